@@ -1,0 +1,159 @@
+"""Every error that agentd raises on purpose: a code, what failed, and a hint; imports nothing of ours."""
+
+from __future__ import annotations
+
+
+class AgentdError(Exception):
+    """Something failed that a person can understand: `message` (what, with the value, and what exists) and `hint`."""
+
+    code = "error"
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\nhint: {self.hint}" if self.hint else self.message
+
+
+class BadInput(AgentdError):
+    """A request, an argument or a file that does not have the right form."""
+
+    code = "input.invalid"
+
+
+class NotFound(AgentdError):
+    code = "input.not_found"
+
+
+class Conflict(AgentdError):
+    """The request contradicts what stands already (idempotency key reused, task already ended)."""
+
+    code = "conflict"
+
+
+class ConfigError(AgentdError):
+    code = "config.invalid"
+
+
+class PolicyError(AgentdError):
+    """A policy file that cannot be used."""
+
+    code = "policy.invalid"
+
+
+class StoreError(AgentdError):
+    """The database cannot be used: corrupt, newer, read-only."""
+
+    code = "store.unusable"
+
+
+class DiskFull(StoreError):
+    code = "store.disk_full"
+
+
+class AlreadyRunning(AgentdError):
+    code = "daemon.already_running"
+
+
+class Unreachable(AgentdError):
+    """No daemon answers."""
+
+    code = "daemon.unreachable"
+
+
+class Unauthorised(AgentdError):
+    code = "auth.required"
+
+
+class ModelError(AgentdError):
+    """A model could not be loaded, crashed, or gave nothing usable."""
+
+    code = "model.failed"
+
+
+class ModelMissing(ModelError):
+    code = "model.missing"
+
+
+class BadReply(ModelError):
+    """A model's reply has the wrong form, also after a structured retry."""
+
+    code = "model.bad_reply"
+
+
+class ToolFailed(AgentdError):
+    """A tool could not do what it was asked; the model sees message and hint."""
+
+    code = "tool.failed"
+
+
+class ToolMisused(ToolFailed):
+    """A tool call with an unknown name or wrong arguments; nothing was run."""
+
+    code = "tool.misused"
+
+
+class Denied(AgentdError):
+    """Policy says no."""
+
+    code = "policy.denied"
+
+
+class NeedsApproval(AgentdError):
+    """Policy says: ask a person, and nobody is there."""
+
+    code = "policy.needs_approval"
+
+
+class InDoubt(AgentdError):
+    """An unsafe effect was begun and not recorded as done; only a person can tell."""
+
+    code = "task.in_doubt"
+
+
+class Interrupted(AgentdError):
+    """The flow of a task ends here; each subclass is one way to end."""
+
+    code = "task.interrupted"
+
+
+class BudgetExceeded(Interrupted):
+    code = "task.budget"
+
+
+class Looping(Interrupted):
+    code = "task.looped"
+
+
+class Cancelled(Interrupted):
+    code = "task.cancelled"
+
+
+class CapabilityMissing(Interrupted):
+    """No tool can do it; the message names what was missing."""
+
+    code = "task.capability_missing"
+
+
+class Impossible(Interrupted):
+    code = "task.impossible"
+
+
+class QuestionAsked(Interrupted):
+    """The agent cannot go on without an answer from a person."""
+
+    code = "task.question"
+
+
+class LeaseLost(AgentdError):
+    """Another worker owns the task now; this one must stop without writing."""
+
+    code = "task.lease_lost"
+
+
+class Stopping(AgentdError):
+    """The daemon is going down; the task goes on at its next start."""
+
+    code = "daemon.stopping"

@@ -1,0 +1,463 @@
+"""The words of agentd: frozen values and the protocols through which its parts meet; imports nothing of ours."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+JsonObject: TypeAlias = Mapping[str, Any]
+
+
+# work -----------------------------------------------------------------------------------------------------------------
+
+
+class TaskState(StrEnum):
+    """Where a task stands; everything after `waiting` is an end."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting"
+    VERIFIED = "verified"
+    CLAIMED = "claimed"
+    FAILED = "failed"
+    LOOPED = "looped"
+    BUDGET = "budget"
+    DENIED = "denied"
+    IMPOSSIBLE = "impossible"
+    CANCELLED = "cancelled"
+    ROLLED_BACK = "rolled_back"
+
+    @property
+    def ended(self) -> bool:
+        return self not in (TaskState.QUEUED, TaskState.RUNNING, TaskState.WAITING)
+
+    @property
+    def good(self) -> bool:
+        return self in (TaskState.VERIFIED, TaskState.CLAIMED)
+
+
+class Origin(StrEnum):
+    """Which door a task came through."""
+
+    CLI = "cli"
+    API = "api"
+    EVAL = "eval"
+    WATCH = "watch"
+    SCHEDULE = "schedule"
+
+
+class AccessLevel(IntEnum):
+    """How much a task may do; each level includes the ones below."""
+
+    READ_ONLY = 0
+    SAFE_WRITE = 1
+    RUN_TESTS = 2
+    GIT_COMMIT = 3
+    EXTENDED_SHELL = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """The most a task may use: model turns, tokens, seconds of wall clock, and retries of one step."""
+
+    steps: int = 40
+    tokens: int = 200_000
+    seconds: float = 1800.0
+    retries: int = 2
+
+
+class CheckKind(StrEnum):
+    COMMAND = "command"
+    FILE_EXISTS = "file_exists"
+    FILE_ABSENT = "file_absent"
+    FILE_CONTAINS = "file_contains"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """Something executed that decides whether work is done: a command that must exit 0, or a fact about a file."""
+
+    kind: CheckKind = CheckKind.COMMAND
+    target: str
+    """The command line, or the path inside the workspace."""
+    text: str = ""
+    """For `file_contains`: what must stand in the file."""
+    by: Literal["user", "plan"] = "user"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    check: Check
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One step of a plan; `after` names the steps (from 1) that must be done first."""
+
+    intent: str
+    expect: str = ""
+    after: tuple[int, ...] = ()
+    checks: tuple[Check, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    steps: tuple[Step, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What was spent: model calls, prompt and completion tokens, tool calls, wall seconds inside models."""
+
+    model_calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    tool_calls: int = 0
+    model_seconds: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            model_calls=self.model_calls + other.model_calls,
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            tool_calls=self.tool_calls + other.tool_calls,
+            model_seconds=self.model_seconds + other.model_seconds,
+        )
+
+
+class StepState(StrEnum):
+    PENDING = "pending"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How one step ended, and the tool results it rests on (`evidence`, shortened)."""
+
+    state: StepState
+    text: str
+    evidence: tuple[str, ...] = ()
+    checks: tuple[CheckResult, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """How a task ended: the answer in words, what was verified and what is only claimed."""
+
+    state: TaskState
+    answer: str
+    reason: str = ""
+    """Why it ended so, for every state but `verified` and `claimed`; names what was missing."""
+    verified: tuple[str, ...] = ()
+    claimed: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    """Paths inside the workspace that the task wrote, moved or deleted."""
+    checks: tuple[CheckResult, ...] = ()
+    usage: Usage = field(default_factory=Usage)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRequest:
+    """What a front end submits. Times are Unix seconds; `level` None takes the configured default."""
+
+    goal: str
+    workspace: str
+    level: AccessLevel | None = None
+    checks: tuple[Check, ...] = ()
+    budget: Budget | None = None
+    origin: Origin = Origin.API
+    priority: int = 0
+    after: tuple[str, ...] = ()
+    not_before: float | None = None
+    deadline: float | None = None
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A request that the queue has taken; `fence` grows with each claim, so a stale worker can be told apart."""
+
+    id: str
+    goal: str
+    workspace: str
+    level: AccessLevel
+    checks: tuple[Check, ...] = ()
+    budget: Budget = field(default_factory=Budget)
+    origin: Origin = Origin.API
+    priority: int = 0
+    after: tuple[str, ...] = ()
+    not_before: float | None = None
+    deadline: float | None = None
+    state: TaskState = TaskState.QUEUED
+    created: float = 0.0
+    started: float | None = None
+    ended: float | None = None
+    attempts: int = 0
+    fence: int = 0
+    question: str = ""
+    """For `waiting`: what a person has to answer."""
+    retry_of: str | None = None
+    """The earlier task of which this one is a fresh attempt."""
+    plan: Plan | None = None
+    outcomes: tuple[Outcome, ...] = ()
+    """One for each step of the plan, in its order; `pending` and `running` ones have no text yet."""
+    report: Report | None = None
+
+
+# chat (OpenAI's words) ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRequest:
+    """One request to a model. At most one of `schema` (JSON Schema) and `choices` constrains the reply."""
+
+    messages: tuple[Message, ...] = ()
+    prompt: str | None = None
+    """Raw completion instead of chat; excludes `messages`."""
+    max_tokens: int = 512
+    temperature: float = 0.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    schema: JsonObject | None = None
+    choices: tuple[str, ...] | None = None
+    client: str = ""
+    """Whose request it is (a task id); the worker serves clients in turn."""
+    timeout: float = 600.0
+    """Seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelReply:
+    text: str
+    model: str
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    finish_reason: Literal["stop", "length", "cancelled"] = "stop"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """Log-probability (natural log) of a continuation given its prefix, summed over `tokens` tokens."""
+
+    logprob: float
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelProfile:
+    """What the step protocol must know of a model. `compact`: short prompts, choices scored, arguments grounded."""
+
+    context: int = 8192
+    compact: bool = False
+    think: bool = False
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A language model, wherever it runs. Failures are `ModelError`; a set `cancel` is `Cancelled`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def profile(self) -> ModelProfile: ...
+    def chat(
+        self,
+        request: ModelRequest,
+        on_delta: Callable[[str], None] | None = None,
+        cancel: threading.Event | None = None,
+    ) -> ModelReply: ...
+    def score(
+        self, pairs: Sequence[tuple[str, str]], *, client: str = "", cancel: threading.Event | None = None
+    ) -> list[Score]:
+        """Score each (prefix, continuation) as raw text; order kept. Common prefixes are computed once."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]: ...
+    def count(self, text: str) -> int:
+        """Tokens in `text`."""
+        ...
+
+
+class Models(Protocol):
+    """Role -> the first model of the catalog that is there."""
+
+    def for_role(self, role: str) -> Model: ...
+
+
+# tools (MCP's words) --------------------------------------------------------------------------------------------------
+
+
+class Effect(StrEnum):
+    """What a crash between intent and result leaves to do: run again; run again with the same key; look, then
+    skip or do; or ask a person."""
+
+    PURE = "pure"
+    IDEMPOTENT = "idempotent"
+    PROBEABLE = "probeable"
+    UNSAFE = "unsafe"
+
+
+class Grounding(StrEnum):
+    """Where the value of a tool's parameter comes from; narrows the choices of a model and checks them after."""
+
+    FILE = "file"
+    """An existing file of the workspace."""
+    FOLDER = "folder"
+    """An existing folder of the workspace; "." is the root."""
+    PATH = "path"
+    """An existing file or folder."""
+    NEW_PATH = "new_path"
+    """A path that need not exist yet."""
+    TEXT = "text"
+    """Words that stand in the task, or content made for it."""
+    PATTERN = "pattern"
+    """Something to look for, standing in the task."""
+    COMMAND = "command"
+    """A command line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Annotations:
+    read_only: bool = False
+    destructive: bool = False
+    idempotent: bool = False
+    open_world: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    tool: str
+    args: JsonObject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolResult:
+    """What a tool gave back. `text` is what a model sees, shortened; `handle` names the whole output when cut."""
+
+    ok: bool
+    text: str
+    data: JsonObject = field(default_factory=dict)
+    changed: tuple[str, ...] = ()
+    handle: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """One thing a tool call would touch, in the words that policy judges (`fs.write src/a.py`)."""
+
+    kind: str
+    target: str = ""
+    argv: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.kind} {' '.join(self.argv) or self.target}".rstrip()
+
+
+class ToolGate(Protocol):
+    """The only way to run a tool. `key` is the call's place in the journal of the task."""
+
+    def call(self, call: ToolCall, scope: Scope, key: str) -> ToolResult: ...
+
+
+# policy ---------------------------------------------------------------------------------------------------------------
+
+
+class Ruling(StrEnum):
+    ALLOW = "allow"
+    ASK = "ask"
+    DENY = "deny"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What policy says to one action: the rule that decided, why, and the risk 0..100."""
+
+    ruling: Ruling
+    rule: str
+    because: str
+    risk: int = 0
+
+
+# durability -----------------------------------------------------------------------------------------------------------
+
+
+class Journal(Protocol):
+    """What a task has done, so that after a crash it goes on and nothing runs twice."""
+
+    def once(
+        self,
+        key: str,
+        effect: Effect,
+        do: Callable[[], JsonObject],
+        *,
+        before: Callable[[], JsonObject] | None = None,
+        probe: Callable[[JsonObject], JsonObject | None] | None = None,
+        intent: Callable[[], None] | None = None,
+        record: Callable[[JsonObject], None] | None = None,
+    ) -> JsonObject:
+        """The result stored under `key`; else `do()`, journalled.
+
+        `before()` is stored with the intent (a probeable effect's state of the world). When an intent stands open
+        after a crash: pure and idempotent effects run again; `probe(before)` returns the result if the effect took
+        place, None if not; an unsafe one raises `InDoubt`.
+
+        `intent()` runs in the transaction that writes the intent, `record(result)` in the one that writes the result,
+        so that their own rows (audit, events) stand exactly when the journal's do. A pure effect has no intent of its
+        own: for it both run, in this order, in the transaction of the result. Neither runs for a replayed result.
+        """
+        ...
+
+    def plan_made(self, plan: Plan) -> None: ...
+    def step_started(self, number: int) -> None: ...
+    def step_ended(self, number: int, outcome: Outcome) -> None: ...
+    def atomic(self) -> AbstractContextManager[None]:
+        """Writes inside commit together."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """On whose behalf a tool or a model is called."""
+
+    task: str
+    workspace: str
+    level: AccessLevel
+    journal: Journal
+    origin: Origin = Origin.API
+    cancel: threading.Event = field(default_factory=threading.Event)
+    deadline: float | None = None
+    """Unix seconds after which nothing may run on."""
+
+
+class Clock(Protocol):
+    def now(self) -> float:
+        """Unix seconds."""
+        ...
+
+    def sleep(self, seconds: float) -> None: ...
+
+
+Emit: TypeAlias = Callable[[str, str, JsonObject], None]
+"""`emit(kind, task, data)`: tell listeners that something happened."""
+
