@@ -1,0 +1,405 @@
+"""A user's folder: the only door to the files in it; every path is inside its root or refused."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from io import BufferedReader, FileIO
+from pathlib import Path
+from typing import BinaryIO
+
+from agentd.errors import BadInput, Denied, ToolFailed
+from agentd.workspace import ignore
+from agentd.workspace.names import parts_of
+
+CHUNK = 1 << 20
+GUARDED = (".git", ".agentd")
+"""Folders that no link may lead into: policy judges a path by its name."""
+
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_OPEN = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | _NO_FOLLOW
+_OPEN_FOLDER = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_DIRECTORY", 0) | _NO_FOLLOW
+_HAS_DIR_FD = os.open in os.supports_dir_fd and hasattr(os, "O_DIRECTORY")
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One name in an opened folder: a link swapped into the way to it cannot redirect what is done through it."""
+
+    path: str
+    """As the caller gave it, for messages."""
+    name: str
+    """Relative to `folder`; the whole path where the platform has no folder descriptors."""
+    folder: int | None
+
+    def stat(self) -> os.stat_result | None:
+        """Of the entry itself, links not followed; None when there is none."""
+        try:
+            return os.stat(self.name, dir_fd=self.folder, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def open(self) -> int:
+        """A descriptor to read from; a link is refused, a pipe not waited on."""
+        return os.open(self.name, os.O_RDONLY | _OPEN, dir_fd=self.folder)
+
+    def create(self) -> int:
+        """A descriptor of a new file to write to."""
+        return os.open(self.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN, 0o666, dir_fd=self.folder)
+
+    def beside(self, name: str) -> Entry:
+        """Another name in the same folder."""
+        whole = name if self.folder is not None else str(Path(self.name).with_name(name))
+        return Entry(path=self.path, name=whole, folder=self.folder)
+
+    def remove(self) -> None:
+        """Remove a file, a link, or a folder with all that is in it; nothing when it is not there."""
+        found = self.stat()
+        if found is None:
+            return
+        if stat.S_ISDIR(found.st_mode):
+            shutil.rmtree(self.name, dir_fd=self.folder)
+        else:
+            os.unlink(self.name, dir_fd=self.folder)
+
+    def rename(self, target: Entry) -> None:
+        os.replace(self.name, target.name, src_dir_fd=self.folder, dst_dir_fd=target.folder)
+        for folder in {self.folder, target.folder} - {None}:
+            assert folder is not None
+            os.fsync(folder)
+
+
+class Workspace:
+    """The files below `root`. Paths are texts relative to it with `/`; absolute ones inside it are taken too.
+
+    `Denied` for a path that may lead out, `ToolFailed` for what the file system does not allow.
+    """
+
+    def __init__(self, root: Path) -> None:
+        try:
+            self.root = root.resolve(strict=True)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise BadInput(
+                f"workspace {str(root)!r} does not exist ({error})", hint="name an existing folder"
+            ) from None
+        if not self.root.is_dir():
+            raise BadInput(f"workspace {str(root)!r} is not a folder", hint="name the folder that holds the files")
+        if self.root == Path(self.root.anchor):
+            raise BadInput(f"workspace {str(root)!r} is the whole file system", hint="name the folder of one project")
+        self._roots = (self.root.as_posix(), Path(os.path.abspath(root)).as_posix())
+
+    def resolve(self, path: str) -> Path:
+        """Where `path` is, with every link followed. It need not exist."""
+        return self._follow(parts_of(path, self._roots), path)
+
+    def relative(self, path: Path) -> str:
+        """The posix path below the root; "." for the root itself."""
+        try:
+            return path.relative_to(self.root).as_posix()
+        except ValueError:
+            raise Denied(f"{path} is outside the workspace {self.root}") from None
+
+    def real_name(self, path: str) -> str:
+        """The relative path after links and spelling (`./a//b`): what policy should judge. `Denied` like `resolve`."""
+        return self.relative(self.resolve(path))
+
+    def stat(self, path: str) -> os.stat_result | None:
+        """Of the file or folder, links inside the workspace followed; None when there is none."""
+        with _told(path):
+            return _stat(self.resolve(path))
+
+    def files(self, limit: int = 20_000) -> Iterator[str]:
+        """Relative paths of the files that count: outside .git, not ignored; shallow folders first, names sorted."""
+        return ignore.walk(self.root, self._small_text, limit, visits=10 * limit)
+
+    def open(self, path: str) -> BufferedReader[FileIO]:
+        """Open a regular file to read. Anything else (folder, pipe, device, socket) is refused and never waited on."""
+        with self._entry(path) as entry, _told(path):
+            found = entry.stat()
+            if found is None:
+                raise self.missing(path)
+            _must_be_file(path, found)
+            stream = BufferedReader(FileIO(entry.open()))
+            _must_be_file(path, os.fstat(stream.fileno()))
+            return stream
+
+    def read_bytes(self, path: str, limit: int = 20_000_000) -> bytes:
+        """The whole file; `ToolFailed` when it has more than `limit` bytes."""
+        with self.open(path) as stream, _told(path):
+            data = stream.read(limit + 1)
+            if len(data) > limit:
+                size = os.fstat(stream.fileno()).st_size
+                raise ToolFailed(f"{path} has {size} bytes, more than {limit}", hint="work on a part of it")
+            return data
+
+    def sha256(self, path: str) -> str | None:
+        """Of a file's bytes, in hex; None when there is no such file."""
+        found = self.stat(path)
+        if found is None or not stat.S_ISREG(found.st_mode):
+            return None
+        with self.open(path) as stream, _told(path):
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+
+    def write_atomic(self, path: str, data: bytes, key: str = "") -> None:
+        """Make `data` the content of `path`: all of it or, on any failure, what stood there before.
+
+        Missing folders are made; the mode is kept. The temporary file's name follows from `key`: a run after a crash
+        with the same key takes its own leftover away.
+        """
+        with self._entry(path, make=True) as entry, _told(path):
+            found = entry.stat()
+            if found is not None:
+                _must_be_file(path, found)
+                _must_be_writable(path, found)
+            with _temporary(entry, key) as temporary:
+                with os.fdopen(temporary.create(), "wb") as stream:
+                    stream.write(data)
+                    _settle(stream, found)
+                temporary.rename(entry)
+
+    def copy(self, source: str, target: str, key: str = "") -> int:
+        """Copy a file, or a folder with all in it, to a path where nothing stands; returns the bytes copied."""
+        self._refuse_into_itself(source, target)
+        found = self._must_exist(source)
+        with self._entry(target, make=True) as entry, _told(target):
+            _must_be_free(target, entry)
+            with _temporary(entry, key) as temporary:
+                if stat.S_ISDIR(found.st_mode):
+                    copied = self._copy_folder(self.relative(self.resolve(source)), temporary)
+                else:
+                    copied = self._copy_file(source, temporary)
+                temporary.rename(entry)
+        return copied
+
+    def move(self, source: str, target: str) -> None:
+        """Rename a file, link or folder to a path where nothing stands."""
+        self._refuse_into_itself(source, target)
+        self._must_exist(source)
+        with self._entry(source, follow=False) as old, self._entry(target, make=True) as new, _told(source):
+            _must_be_free(target, new)
+            old.rename(new)
+
+    def delete(self, path: str) -> None:
+        """Remove a file, a link (not what it names) or a folder with all in it; a folder that holds .git is refused."""
+        found = self._must_exist(path)
+        if stat.S_ISDIR(found.st_mode):
+            self._refuse_repository(path)
+        with self._entry(path, follow=False) as entry, _told(path):
+            _must_be_writable(path, found)
+            entry.remove()
+            if entry.folder is not None:
+                os.fsync(entry.folder)
+
+    def missing(self, path: str) -> ToolFailed:
+        """The error for a path that does not exist: names what comes near."""
+        names = list(self.files(2000))
+        base = path.rsplit("/", 1)[-1]
+        near = [name for name in names if name.rsplit("/", 1)[-1] == base] or difflib.get_close_matches(path, names)
+        hint = f"did you mean {', '.join(near[:3])}?" if near else f"there are: {', '.join(names[:8]) or 'no files'}"
+        return ToolFailed(f"there is no {path} in the workspace", hint=hint)
+
+    def _follow(self, parts: tuple[str, ...], path: str) -> Path:
+        here = self.root
+        for part in parts:
+            here = here / part
+            if os.path.islink(here):
+                here = self._link(here, path)
+        if not Path(os.path.realpath(here)).is_relative_to(self.root):  # junctions on Windows are no symlinks
+            raise Denied(f"path {path!r} leads out of the workspace {self.root}")
+        return here
+
+    def _link(self, link: Path, path: str) -> Path:
+        """Where a link leads, if that is inside, exists and is nothing guarded."""
+        real = Path(os.path.realpath(link))
+        hint = "name the file itself"
+        if not real.is_relative_to(self.root):
+            raise Denied(f"path {path!r} is a link that leads out of the workspace {self.root}", hint=hint)
+        if os.path.islink(real) or not os.path.exists(real):
+            raise Denied(f"path {path!r} is a link that leads nowhere", hint=hint)
+        if any(name in GUARDED for name in real.relative_to(self.root).parts):
+            raise Denied(f"path {path!r} is a link into {self.relative(real)}", hint=hint)
+        return real
+
+    @contextmanager
+    def _entry(self, path: str, *, follow: bool = True, make: bool = False) -> Iterator[Entry]:
+        """The entry that `path` names, in its opened folder; `follow` its link, `make` missing folders."""
+        real = self.resolve(path)
+        if not follow:
+            parts = parts_of(path, self._roots)
+            real = self._follow(parts[:-1], path).joinpath(*parts[-1:])
+        if real == self.root:
+            raise ToolFailed(f"{path!r} is the workspace itself", hint="name something in it")
+        if not _HAS_DIR_FD:
+            if make:
+                with _told(path):
+                    real.parent.mkdir(parents=True, exist_ok=True)
+            yield Entry(path=path, name=str(real), folder=None)
+            return
+        with _told(path):
+            folder = self._open_folder(real.parent, path, make)
+        try:
+            yield Entry(path=path, name=real.name, folder=folder)
+        finally:
+            os.close(folder)
+
+    def _open_folder(self, real: Path, path: str, make: bool) -> int:
+        """Open a folder name by name, never through a link: `real` had none, one there now was swapped in."""
+        here = os.open(self.root, _OPEN_FOLDER)
+        for part in real.relative_to(self.root).parts:
+            try:
+                deeper = _descend(here, part, make)
+            except FileNotFoundError:
+                raise self.missing(path) from None
+            except NotADirectoryError:
+                if stat.S_ISLNK(os.stat(part, dir_fd=here, follow_symlinks=False).st_mode):
+                    raise Denied(f"path {path!r} became a link while it was used") from None
+                raise ToolFailed(f"{path}: {part} is a file, not a folder") from None
+            finally:
+                os.close(here)
+            here = deeper
+        return here
+
+    def _must_exist(self, path: str) -> os.stat_result:
+        found = self.stat(path)
+        if found is None:
+            raise self.missing(path)
+        return found
+
+    def _refuse_into_itself(self, source: str, target: str) -> None:
+        if self.resolve(target).is_relative_to(self.resolve(source)):
+            raise ToolFailed(f"{target} is {source} itself or lies in it", hint="choose another target")
+
+    def _refuse_repository(self, path: str) -> None:
+        for _, folders, names in os.walk(self.resolve(path)):
+            if ".git" in folders or ".git" in names:
+                raise Denied(f"{path} holds a git repository", hint="delete the files in it one by one")
+
+    def _copy_file(self, source: str, target: Entry) -> int:
+        with self.open(source) as reading, os.fdopen(target.create(), "wb") as writing:
+            shutil.copyfileobj(reading, writing, CHUNK)
+            _settle(writing, os.fstat(reading.fileno()))
+            return writing.tell()
+
+    def _copy_folder(self, source: str, target: Entry) -> int:
+        os.mkdir(target.name, dir_fd=target.folder)
+        copied = 0
+        with _inside(target) as folder:
+            for name in sorted(os.listdir(self.root / source)):
+                path = f"{source}/{name}"
+                into = Entry(path=path, name=name if folder is not None else f"{target.name}/{name}", folder=folder)
+                found = os.lstat(self.root / path)
+                if stat.S_ISLNK(found.st_mode):
+                    os.symlink(os.readlink(self.root / path), into.name, dir_fd=folder)
+                elif stat.S_ISDIR(found.st_mode):
+                    copied += self._copy_folder(path, into)
+                else:
+                    copied += self._copy_file(path, into)
+        return copied
+
+    def _small_text(self, path: str) -> str:
+        try:
+            if self.stat(path) is None:
+                return ""
+            return self.read_bytes(path, 1_000_000).decode("utf-8", "replace")
+        except (ToolFailed, Denied):
+            return ""
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _descend(folder: int, name: str, make: bool) -> int:
+    try:
+        return os.open(name, _OPEN_FOLDER, dir_fd=folder)
+    except FileNotFoundError:
+        if not make:
+            raise
+        with suppress(FileExistsError):
+            os.mkdir(name, dir_fd=folder)
+        return os.open(name, _OPEN_FOLDER, dir_fd=folder)
+
+
+@contextmanager
+def _inside(entry: Entry) -> Iterator[int | None]:
+    """The opened folder that `entry` is; None where the platform has no folder descriptors."""
+    if entry.folder is None:
+        yield None
+        return
+    folder = os.open(entry.name, _OPEN_FOLDER, dir_fd=entry.folder)
+    try:
+        yield folder
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def _temporary(entry: Entry, key: str) -> Iterator[Entry]:
+    """A free name beside `entry` that follows from `key`; nothing is left under it on a failure."""
+    tag = hashlib.sha256(f"{key}\0{entry.name}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    temporary = entry.beside(f".agentd-{tag}.tmp")
+    temporary.remove()
+    try:
+        yield temporary
+    except BaseException:
+        with suppress(OSError):
+            temporary.remove()
+        raise
+
+
+def _settle(stream: BinaryIO, like: os.stat_result | None) -> None:
+    """Give a written file the mode and owner of `like`, and see it on the disk."""
+    stream.flush()
+    if like is not None and hasattr(os, "fchmod"):
+        with suppress(PermissionError):  # the owner can only be kept by root
+            os.fchown(stream.fileno(), like.st_uid, like.st_gid)
+        os.fchmod(stream.fileno(), like.st_mode & 0o777)
+    os.fsync(stream.fileno())
+
+
+def _must_be_file(path: str, found: os.stat_result) -> None:
+    if stat.S_ISDIR(found.st_mode):
+        raise ToolFailed(f"{path} is a folder", hint="name a file in it")
+    if stat.S_ISLNK(found.st_mode):
+        raise Denied(f"path {path!r} became a link while it was used")
+    if not stat.S_ISREG(found.st_mode):
+        raise ToolFailed(f"{path} is no regular file (a pipe, socket or device)")
+
+
+def _must_be_writable(path: str, found: os.stat_result) -> None:
+    # Renaming over a read-only file succeeds; its owner said that it shall not change.
+    if stat.S_ISREG(found.st_mode) and not found.st_mode & 0o222:
+        raise ToolFailed(f"{path} is read-only", hint="its owner can change the mode")
+
+
+def _must_be_free(path: str, entry: Entry) -> None:
+    if entry.stat() is not None:
+        raise ToolFailed(f"{path} exists already", hint="choose another name, or delete it first")
+
+
+@contextmanager
+def _told(path: str) -> Iterator[None]:
+    """Failures of the file system in words."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise ToolFailed(
+                f"no space left to write {path}", hint="what stood there is unchanged; free some space"
+            ) from None
+        if error.errno == errno.ELOOP:
+            raise Denied(f"path {path!r} became a link while it was used") from None
+        if isinstance(error, PermissionError):
+            raise ToolFailed(f"no permission for {path}", hint="its owner can change the mode") from None
+        raise ToolFailed(f"{path}: {error.strerror or error}") from None
