@@ -1,0 +1,327 @@
+"""The settings: `agentd.toml` in the home, overruled by `AGENTD_SECTION__KEY` in the environment."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import shutil
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from agentd.errors import BadInput, ConfigError, NotFound
+from agentd.home import Places, defaults_dir, find_home, make_private
+
+__all__ = ["Setting", "Settings", "config_template", "describe", "find_home", "init_home", "load_settings"]
+
+_ENV_PREFIX = "AGENTD_"
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class ApiSettings(Section):
+    """How front ends reach the daemon; the unix socket is always there."""
+
+    tcp: bool = Field(False, description="Listen on TCP as well. Windows, which has no unix sockets, always does.")
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on; keep it a loopback address.")
+    port: int = Field(8765, ge=0, le=65535, description="TCP port; 0 lets the system choose a free one.")
+
+
+class AgentSettings(Section):
+    """What one task may use at most, unless the task says otherwise."""
+
+    steps: int = Field(40, ge=1, le=10_000, description="Turns of the model.")
+    tokens: int = Field(200_000, ge=100, description="Prompt and completion tokens together.")
+    seconds: float = Field(1800.0, gt=0, description="Seconds of wall clock.")
+    retries: int = Field(2, ge=0, le=20, description="New attempts at one step after it failed.")
+    loop_repeats: int = Field(
+        3, ge=2, le=100, description="The same call with the same result this many times over ends the task as looped."
+    )
+
+
+class PolicySettings(Section):
+    """How much tasks may do."""
+
+    default_level: int = Field(
+        2,
+        ge=0,
+        le=4,
+        description="Access level of a task that names none: 0 read, 1 write, 2 run tests, 3 commit, 4 more shell.",
+    )
+    max_level: int = Field(3, ge=0, le=4, description="No task gets a higher access level than this.")
+
+
+class ModelSettings(Section):
+    """Language models in this machine's memory."""
+
+    max_loaded: int = Field(1, ge=1, le=16, description="Models in memory at once; the least recently used one goes.")
+    threads: int = Field(0, ge=0, le=1024, description="Threads of a model; 0 takes all cores but one.")
+
+
+class StoreSettings(Section):
+    """The database file."""
+
+    ballast_mb: int = Field(
+        8, ge=0, le=1024, description="MiB kept in reserve on the disk and given free when it is full; 0 for none."
+    )
+
+
+class LogSettings(Section):
+    """The log in `state/logs/agentd.log`."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least important kind of message to keep; debug also logs texts of files and models."
+    )
+    format: Literal["json", "text"] = Field("json", description="One JSON object a line, or lines for people.")
+
+
+class TaskSettings(Section):
+    """The queue."""
+
+    workers: int = Field(1, ge=1, le=64, description="Tasks worked on at the same time.")
+    lease_seconds: float = Field(
+        60.0, ge=1, description="Seconds after which a task whose worker gives no sign of life is taken over."
+    )
+
+
+class Settings(Places, BaseModel):
+    """Every setting of one home; made by `load_settings`, never changed after."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    home: Path = Field(description="Folder of state, policies, models and plugins.")
+    api: ApiSettings = ApiSettings()
+    agent: AgentSettings = AgentSettings()
+    policy: PolicySettings = PolicySettings()
+    models: ModelSettings = ModelSettings()
+    store: StoreSettings = StoreSettings()
+    log: LogSettings = LogSettings()
+    tasks: TaskSettings = TaskSettings()
+
+    def get(self, path: str) -> Any:
+        """The value at `agent.steps`, or a whole section as a dict; `NotFound` names the nearest."""
+        if path in _sections():
+            section: Section = getattr(self, path)
+            return section.model_dump()
+        known = [setting.path for setting in describe()]
+        if path not in known:
+            raise NotFound(f"no setting {path!r}", hint=_nearest(path, [*known, *_sections()]))
+        section_name, _, key = path.partition(".")
+        return getattr(getattr(self, section_name), key)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One setting, as the reference and `config` commands show it."""
+
+    path: str
+    kind: str
+    default: Any
+    allowed: str
+    description: str
+
+    @property
+    def env(self) -> str:
+        return _ENV_PREFIX + self.path.replace(".", "__").upper()
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One value that somebody gave, and the place to name when it is wrong."""
+
+    section: str
+    key: str
+    value: Any
+    where: str
+
+
+def load_settings(home: Path, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read the settings of `home`. Every unknown name and wrong value is reported at once, in one `ConfigError`."""
+    if home.exists() and not home.is_dir():
+        raise ConfigError(f"the home {home} is not a folder", hint="name a folder with --home or AGENTD_HOME")
+    entries = [*_file_entries(home / "agentd.toml"), *_environment_entries(environ)]
+    values: dict[str, dict[str, Any]] = {}
+    problems: list[tuple[str, str]] = []
+    for entry in entries:
+        try:
+            values.setdefault(entry.section, {})[entry.key] = _checked(entry)
+        except ConfigError as error:
+            problems.append((error.message, error.hint))
+    if len(problems) > 1:
+        raise ConfigError("\n".join(f"{message} ({hint})" for message, hint in problems))
+    if problems:
+        raise ConfigError(problems[0][0], hint=problems[0][1])
+    sections = _sections()
+    settings = Settings(home=home, **{name: sections[name](**given) for name, given in values.items()})
+    policy = settings.policy
+    if policy.default_level > policy.max_level:
+        raise ConfigError(
+            f"policy.default_level = {policy.default_level} is above policy.max_level = {policy.max_level}",
+            hint="lower default_level or raise max_level",
+        )
+    return settings
+
+
+def describe() -> list[Setting]:
+    """Every setting, in the order of the file."""
+    return [_setting(name, key) for name, section in _sections().items() for key in section.model_fields]
+
+
+def config_template() -> str:
+    """An `agentd.toml` in which every setting stands as a comment with its default."""
+    lines = ["# The settings of this home. Take the # away from a line to change it; `agentd config validate` checks."]
+    for name, section in _sections().items():
+        lines += ["", f"[{name}]", f"# {section.__doc__}"]
+        for setting in (_setting(name, key) for key in section.model_fields):
+            allowed = f" ({setting.allowed})" if setting.allowed else ""
+            lines += ["", f"# {setting.description}{allowed}"]
+            lines += [f"# {setting.path.partition('.')[2]} = {json.dumps(setting.default)}"]
+    return "\n".join(lines) + "\n"
+
+
+def init_home(folder: Path) -> list[Path]:
+    """Make `folder` a home; what is there already stays as it is. Returns what was made."""
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(f"{folder} is a file", hint="name a folder that is new or empty")
+    made = [path for path in (folder, folder / "state") if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    make_private(folder / "state")
+    for name in ("policies", "models", "plugins_generated"):
+        if not (folder / name).exists():
+            (folder / name).mkdir()
+            made.append(folder / name)
+    made += _copy_missing(defaults_dir() / "policies", folder / "policies", "*.yaml")
+    made += _copy_missing(defaults_dir() / "models", folder / "models", "catalog.toml")
+    settings_file = folder / "agentd.toml"
+    if not settings_file.exists():
+        settings_file.write_text(config_template(), encoding="utf-8")
+        made.append(settings_file)
+    return made
+
+
+def _copy_missing(source: Path, target: Path, pattern: str) -> Iterator[Path]:
+    for file in sorted(source.glob(pattern)):
+        if not (target / file.name).exists():
+            yield Path(shutil.copyfile(file, target / file.name))
+
+
+def _sections() -> dict[str, type[Section]]:
+    found = {}
+    for name, field in Settings.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            found[name] = field.annotation
+    return found
+
+
+def _setting(section: str, key: str) -> Setting:
+    schema = _sections()[section].model_json_schema()["properties"][key]
+    limits = {"minimum": "at least", "exclusiveMinimum": "more than", "maximum": "at most"}
+    allowed = [f"{words} {schema[name]}" for name, words in limits.items() if name in schema]
+    if "enum" in schema:
+        allowed = [", ".join(schema["enum"])]
+    return Setting(
+        path=f"{section}.{key}",
+        kind=schema["type"],
+        default=schema["default"],
+        allowed=", ".join(allowed),
+        description=schema["description"],
+    )
+
+
+def _file_entries(path: Path) -> Iterator[_Entry]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = tomllib.loads(text)
+    except FileNotFoundError:
+        return
+    except tomllib.TOMLDecodeError as error:
+        line = re.search(r"at line (\d+)", str(error))
+        where = f"{path}:{line[1]}" if line else str(path)
+        raise ConfigError(f"{where}: not TOML: {error}", hint='write `key = value`, texts in "quotes"') from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}", hint="it must be a readable UTF-8 text") from None
+    for section, content in data.items():
+        if not isinstance(content, dict):
+            yield _Entry("", section, content, f"{path}:{_line_of(text, section)}")
+            continue
+        if not content and section not in _sections():
+            yield _Entry(section, "", None, f"{path}:{_line_of(text, section)}")
+        for key, value in content.items():
+            yield _Entry(section, key, value, f"{path}:{_line_of(text, f'{section}.{key}')}")
+
+
+def _environment_entries(environ: Mapping[str, str]) -> Iterator[_Entry]:
+    for name, raw in sorted(environ.items()):
+        section, double, key = name.removeprefix(_ENV_PREFIX).partition("__")
+        if name.startswith(_ENV_PREFIX) and double:
+            yield _Entry(section.lower(), key.lower(), _from_text(raw), name)
+
+
+def _from_text(raw: str) -> Any:
+    """A value as TOML would read it (`8`, `1.5`, `true`), else the text itself."""
+    try:
+        return tomllib.loads(f"value = {raw}")["value"]
+    except (tomllib.TOMLDecodeError, KeyError):
+        return raw
+
+
+def _checked(entry: _Entry) -> Any:
+    """The entry's value, or `ConfigError` with place, what came, and what is allowed."""
+    sections = _sections()
+    if entry.section not in sections:
+        raise _unknown_section(entry, sections)
+    section = sections[entry.section]
+    if entry.key not in section.model_fields:
+        raise ConfigError(
+            f"{entry.where}: unknown setting {entry.key!r}; [{entry.section}] has {', '.join(section.model_fields)}",
+            hint=_nearest(entry.key, section.model_fields),
+        )
+    try:
+        return getattr(section.model_validate({entry.key: entry.value}), entry.key)
+    except ValidationError as error:
+        setting = _setting(entry.section, entry.key)
+        wanted = f"{setting.kind}, {setting.allowed}" if setting.allowed else setting.kind
+        said = error.errors()[0]["msg"].removeprefix("Input ")
+        raise ConfigError(
+            f"{entry.where}: {setting.path} = {entry.value!r} {said}",
+            hint=f"{setting.path} takes: {wanted}; default {json.dumps(setting.default)}",
+        ) from None
+
+
+def _unknown_section(entry: _Entry, sections: Mapping[str, type[Section]]) -> ConfigError:
+    if entry.section:
+        message = f"unknown section [{entry.section}]"
+        hint = _nearest(entry.section, sections)
+    else:
+        message = f"{entry.key!r} stands outside a section"
+        owners = [name for name, section in sections.items() if entry.key in section.model_fields]
+        hint = f"it belongs below [{owners[0]}]" if owners else "put each setting below its [section]"
+    return ConfigError(f"{entry.where}: {message}; there are {', '.join(sections)}", hint=hint)
+
+
+def _line_of(text: str, path: str) -> int:
+    """The line, from 1, on which `section` or `section.key` is set; 1 when it is written in some unusual way."""
+    current = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := re.match(r"\s*\[\s*([^\]]+?)\s*\]", line):
+            current = header[1]
+            if current == path:
+                return number
+        elif key := re.match(r"""\s*["']?([\w.-]+)["']?\s*=""", line):
+            name = f"{current}.{key[1]}" if current else key[1]
+            if name == path or path.startswith(f"{name}."):
+                return number
+    return 1
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?" if close else "`agentd config get` lists every setting"

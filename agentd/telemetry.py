@@ -1,0 +1,143 @@
+"""The log: JSON lines in `state/logs/agentd.log` that carry the task's id and, by default, no text of files."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import TextIOWrapper
+from logging.handlers import RotatingFileHandler
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from agentd.config import LogSettings, Settings
+from agentd.home import make_private
+
+_MAX_BYTES = 5_000_000
+_OLD_FILES = 3
+_LONG = 1000
+
+PRIVATE_KEYS = frozenset(
+    {
+        "answer",
+        "args",
+        "body",
+        "completion",
+        "content",
+        "data",
+        "diff",
+        "goal",
+        "messages",
+        "output",
+        "patch",
+        "prompt",
+        "reply",
+        "stderr",
+        "stdout",
+        "text",
+    }
+)
+"""Fields that may hold what stands in the user's files; only the level debug writes them out."""
+
+
+def configure(settings: Settings, *, foreground: bool = False) -> None:
+    """Send the log to the home's file, and with `foreground` also, for people, to stderr. Replaces an earlier call."""
+    close()
+    make_private(settings.state_dir)
+    handlers: list[logging.Handler] = [_PrivateFile(make_private(settings.log_dir) / "agentd.log")]
+    handlers[0].setFormatter(_formatter(_file_renderer(settings.log)))
+    if foreground:
+        handlers.append(_Stderr())
+        handlers[1].setFormatter(_formatter(structlog.dev.ConsoleRenderer(colors=_colours(), pad_event_to=0)))
+    for handler in handlers:
+        logging.getLogger().addHandler(handler)
+    logging.getLogger("agentd").setLevel(settings.log.level.upper())
+
+
+def close() -> None:
+    """Undo `configure`: let go of the file."""
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        if isinstance(handler, _PrivateFile | _Stderr):
+            root.removeHandler(handler)
+            handler.close()
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """A logger for `name`, which starts with `agentd`: `log.info("what happened", key=value)`."""
+    logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
+        logging.getLogger(name),
+        processors=[structlog.stdlib.filter_by_level, *_COMMON, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+    return logger
+
+
+@contextmanager
+def task_context(task: str) -> Iterator[None]:
+    """Whatever this thread logs inside carries the task's id."""
+    with structlog.contextvars.bound_contextvars(task=task):
+        yield
+
+
+def hide_private(logger: WrappedLogger, _: str, event: EventDict) -> EventDict:
+    """Put only the size where a field could hold the text of a file, unless the level is debug."""
+    if logging.getLogger("agentd").isEnabledFor(logging.DEBUG):
+        return event
+    for key, value in event.items():
+        if key in PRIVATE_KEYS or (isinstance(value, str) and len(value) > _LONG and key not in ("event", "exception")):
+            event[key] = f"<{len(str(value))} characters>"
+    return event
+
+
+_COMMON: list[Processor] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.stdlib.PositionalArgumentsFormatter(),
+    structlog.processors.StackInfoRenderer(),
+    hide_private,
+]
+
+
+class _PrivateFile(RotatingFileHandler):
+    """A rotating log file that its owner alone can read."""
+
+    def __init__(self, path: os.PathLike[str]) -> None:
+        super().__init__(path, maxBytes=_MAX_BYTES, backupCount=_OLD_FILES, encoding="utf-8", delay=True)
+
+    def _open(self) -> TextIOWrapper:
+        def private(path: str, flags: int) -> int:
+            return os.open(path, flags, 0o600)
+
+        return TextIOWrapper(open(self.baseFilename, "ab", opener=private), encoding="utf-8", errors="backslashreplace")
+
+
+class _Stderr(logging.StreamHandler[Any]):
+    """The terminal of a daemon in the foreground."""
+
+
+def _formatter(renderer: Processor) -> logging.Formatter:
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=_COMMON,
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+    )
+
+
+def _file_renderer(log: LogSettings) -> Processor:
+    if log.format == "json":
+        return structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
+    return structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0)
+
+
+def _colours() -> bool:
+    return sys.stderr.isatty() and "NO_COLOR" not in os.environ
