@@ -12,7 +12,7 @@ from pathspec import GitIgnoreSpec
 from agentd.workspace.names import wrong_name
 
 GENERATED = (
-    *("__pycache__/", "*.pyc", "node_modules/", ".venv/"),
+    *("__pycache__/", "*.pyc", "node_modules/", ".venv/", ".agentd-*.tmp"),
     *(".pytest_cache/", ".mypy_cache/", ".ruff_cache/", ".hypothesis/"),
 )
 """Left out unless a .gitignore takes them back with `!`: made by tools, never what a person means by "the files"."""

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BufferedReader, FileIO
-from pathlib import Path
+from itertools import islice
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from agentd.errors import BadInput, Denied, ToolFailed
@@ -116,6 +117,19 @@ class Workspace:
         with _told(path):
             return _stat(self.resolve(path))
 
+    def identity(self, path: str) -> str | None:
+        """What tells this very file, link or folder from another that stands at `path` later; a rename keeps it."""
+        if self.stat(path) is None:
+            return None
+        with self._entry(path, follow=False) as entry, _told(path):
+            found = entry.stat()
+            return None if found is None else f"{found.st_ino}-{found.st_size}-{found.st_mtime_ns}"
+
+    def entries(self, path: str, limit: int = 1000) -> list[str]:
+        """Names in a folder, sorted, folders with a `/` at the end; at most `limit` are looked at."""
+        with _told(path), self._folder(path) as folder, os.scandir(folder) as found:
+            return sorted(entry.name + "/" * entry.is_dir(follow_symlinks=False) for entry in islice(found, limit))
+
     def files(self, limit: int = 20_000) -> Iterator[str]:
         """Relative paths of the files that count: outside .git, not ignored; shallow folders first, names sorted."""
         return ignore.walk(self.root, self._small_text, limit, visits=10 * limit)
@@ -147,6 +161,15 @@ class Workspace:
             return None
         with self.open(path) as stream, _told(path):
             return hashlib.file_digest(stream, "sha256").hexdigest()
+
+    def same(self, one: str, other: str) -> bool:
+        """Whether two files have the same bytes, or two folders the same names and sizes in them."""
+        first, second = self.stat(one), self.stat(other)
+        if first is None or second is None or stat.S_IFMT(first.st_mode) != stat.S_IFMT(second.st_mode):
+            return False
+        if stat.S_ISDIR(first.st_mode):
+            return _sizes(self.resolve(one)) == _sizes(self.resolve(other))
+        return first.st_size == second.st_size and self.sha256(one) == self.sha256(other)
 
     def write_atomic(self, path: str, data: bytes, key: str = "") -> None:
         """Make `data` the content of `path`: all of it or, on any failure, what stood there before.
@@ -187,23 +210,35 @@ class Workspace:
             _must_be_free(target, new)
             old.rename(new)
 
-    def delete(self, path: str) -> None:
-        """Remove a file, a link (not what it names) or a folder with all in it; a folder that holds .git is refused."""
+    def delete(self, path: str, key: str = "") -> None:
+        """Remove a file, a link (not what it names) or a folder with all in it; a folder that holds .git is refused.
+
+        It is gone at once: a crash can only leave what `sweep` with the same key takes away.
+        """
         found = self._must_exist(path)
         if stat.S_ISDIR(found.st_mode):
             self._refuse_repository(path)
         with self._entry(path, follow=False) as entry, _told(path):
             _must_be_writable(path, found)
-            entry.remove()
-            if entry.folder is not None:
-                os.fsync(entry.folder)
+            with _temporary(entry, key) as temporary:
+                entry.rename(temporary)
+                temporary.remove()
+
+    def sweep(self, path: str, key: str) -> None:
+        """Take away what a call with this key, broken off by a crash, left beside `path`."""
+        if self.stat(str(PurePosixPath(path).parent)) is None:
+            return
+        with self._entry(path, follow=False) as entry, _told(path), _temporary(entry, key):
+            pass
 
     def missing(self, path: str) -> ToolFailed:
         """The error for a path that does not exist: names what comes near."""
-        names = list(self.files(2000))
+        files = list(self.files(2000))
+        folders = {str(parent) for name in files for parent in PurePosixPath(name).parents} - {"."}
+        names = [*files, *sorted(folders)]
         base = path.rsplit("/", 1)[-1]
         near = [name for name in names if name.rsplit("/", 1)[-1] == base] or difflib.get_close_matches(path, names)
-        hint = f"did you mean {', '.join(near[:3])}?" if near else f"there are: {', '.join(names[:8]) or 'no files'}"
+        hint = f"did you mean {', '.join(near[:3])}?" if near else f"there are: {', '.join(files[:8]) or 'no files'}"
         return ToolFailed(f"there is no {path} in the workspace", hint=hint)
 
     def _follow(self, parts: tuple[str, ...], path: str) -> Path:
@@ -247,6 +282,20 @@ class Workspace:
             folder = self._open_folder(real.parent, path, make)
         try:
             yield Entry(path=path, name=real.name, folder=folder)
+        finally:
+            os.close(folder)
+
+    @contextmanager
+    def _folder(self, path: str) -> Iterator[int | str]:
+        """The folder that `path` names, opened; its path where the platform has no folder descriptors."""
+        real = self.resolve(path)
+        if not _HAS_DIR_FD:
+            yield str(real)
+            return
+        with _told(path):
+            folder = self._open_folder(real, path, make=False)
+        try:
+            yield folder
         finally:
             os.close(folder)
 
@@ -318,6 +367,16 @@ def _stat(path: Path) -> os.stat_result | None:
         return os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Every file below `folder`, by its path in it, with its size in bytes."""
+    found = {}
+    for base, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(base, name)
+            found[os.path.relpath(path, folder)] = os.lstat(path).st_size
+    return found
 
 
 def _descend(folder: int, name: str, make: bool) -> int:

@@ -44,6 +44,14 @@ class Encoding:
             return "utf-8-sig" if self.bom else "utf-8"
         return "utf-16" if self.codec.startswith("utf-16") else self.codec
 
+    def can(self, text: str) -> bool:
+        """Whether it has every character of `text`."""
+        try:
+            text.encode(self.codec)
+        except UnicodeEncodeError:
+            return False
+        return True
+
     def encode(self, text: str) -> bytes:
         """`ToolFailed` naming the character that this encoding does not have."""
         try:
@@ -55,21 +63,25 @@ class Encoding:
             ) from None
 
 
-UTF8 = Encoding(codec="utf-8")
-
-
 def detect(data: bytes) -> Encoding:
     """The first of utf-8 and utf-16 by byte order mark, utf-8, latin-1 that reads every byte of `data`."""
     for bom, codec in _BOMS:
         if data.startswith(bom) and _reads(data[len(bom) :], codec):
             return Encoding(codec=codec, bom=bom)
-    return UTF8 if _reads(data, "utf-8") else Encoding(codec="latin-1")
+    return Encoding(codec="utf-8" if _reads(data, "utf-8") else "latin-1")
 
 
 def decode(data: bytes) -> tuple[str, Encoding]:
     """Text and encoding such that `encoding.encode(text) == data`; for any bytes."""
     encoding = detect(data)
     return data[len(encoding.bom) :].decode(encoding.codec), encoding
+
+
+def decode_part(data: bytes) -> str:
+    """Text of a piece of a file in utf-8 or latin-1; a character that is cut at its end is left out."""
+    if not _reads(data, "utf-8", final=False):
+        return data.decode("latin-1")
+    return codecs.getincrementaldecoder("utf-8")().decode(data.removeprefix(codecs.BOM_UTF8))
 
 
 def is_binary(head: bytes) -> bool:
