@@ -72,7 +72,7 @@ def _occurrences(text: str, search: str) -> Iterator[int]:
 
 def _put(text: str, plain: str, starts: Sequence[int], length: int, new: str) -> str:
     """Replace in `text` at the places given in `plain`, which is `text` with `\\r\\n` as `\\n`."""
-    breaks = [match.start() for match in re.finditer("\n", plain)] if "\r\n" in text else []
+    breaks = [match.start() for match in re.finditer("\n", plain)]
     wide = [at for at, match in zip(breaks, re.finditer("\r?\n", text), strict=True) if len(match[0]) == 2]
     parts, done = [], 0
     for start in starts:
