@@ -65,11 +65,12 @@ def _install(kind: str) -> None:
     _, earlier_kind, earlier_args = _setup.stamp()
     kind = "dev" if "dev" in (kind, earlier_kind) else kind
     cmake_args = os.environ.get("CMAKE_ARGS", earlier_args)
+    _say(f"setting up {VENV} for Python {platform.python_version()}")
     _make_environment()
     _write_stamp(_setup.UNFINISHED, kind, cmake_args)
     _install_llama(cmake_args)
     _phase("packages", [*_installer(), "--require-hashes", "-r", str(ROOT / _setup.LOCKS[kind])])
-    _phase("agentd", [*_installer(), "--no-deps", "-e", str(ROOT)])
+    _phase("checkout", [*_installer(), "--no-deps", "-e", str(ROOT)])
     _write_stamp(_setup.fingerprint(), kind, cmake_args)
 
 
@@ -110,7 +111,7 @@ def _install_llama(cmake_args: str) -> None:
     if marker.exists() and marker.read_text(encoding="utf-8") == made_with:
         return
     wheel = _llama_wheel("\n".join(pin), cmake_args)
-    _phase("llama.cpp: install", [PYTHON, "-m", "pip", "install", "--no-deps", "--force-reinstall", str(wheel)])
+    _phase("llama.cpp, unpacked", [PYTHON, "-m", "pip", "install", "--no-deps", "--force-reinstall", str(wheel)])
     marker.write_text(made_with, encoding="utf-8")
 
 
@@ -126,8 +127,7 @@ def _llama_wheel(pin: str, cmake_args: str) -> Path:
         requirement.write_text(pin + "\n", encoding="utf-8")
         command = [PYTHON, "-m", "pip", "wheel", "-v", "--no-deps", "--require-hashes", "-r", str(requirement)]
         command += ["-w", folder, *(["--no-cache-dir"] if cmake_args else [])]  # pip's cache knows no CMAKE_ARGS
-        title = "llama.cpp: compile, only this once (5 to 10 minutes on 2 cores)"
-        _phase(title, command, CMAKE_ARGS=cmake_args)
+        _phase("llama.cpp", command, CMAKE_ARGS=cmake_args)
         made = next(Path(folder).glob("*.whl"))
         return made.replace(store / made.name)
 
@@ -185,9 +185,9 @@ def _follow(child: subprocess.Popen[bytes], title: str, started: float) -> int:
         log.seek(0, os.SEEK_END)
         share = ""
         while True:
-            share = _share(log) or share
+            earlier, share = share, _share(log) or share
             now = time.monotonic()
-            if moving or now - told >= QUIET_SECONDS:
+            if moving or now - told >= QUIET_SECONDS or (share and not earlier):
                 _show(f"{title} … {share}{_span(now - started)}")
                 told = now
             try:
@@ -199,7 +199,9 @@ def _follow(child: subprocess.Popen[bytes], title: str, started: float) -> int:
 def _share(log: IO[bytes]) -> str:
     """How far the compiler is, from what is new in the log: ninja's `[57/193]`."""
     steps = re.findall(rb"^\s*\[(\d+)/(\d+)\]", log.read(), re.M)
-    return f"{100 * int(steps[-1][0]) // int(steps[-1][1])} %, " if steps else ""
+    if not steps:
+        return ""
+    return f"compiling, only this once (5 to 10 minutes on 2 cores): {100 * int(steps[-1][0]) // int(steps[-1][1])} %, "
 
 
 def _kill(child: subprocess.Popen[bytes]) -> None:

@@ -1,0 +1,21 @@
+"""What every test needs: no settings of the person who runs them, and a home of its own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from agentd.config import init_home
+
+for name in [name for name in os.environ if name.startswith("AGENTD_")]:
+    del os.environ[name]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A fresh home with the default policies and models."""
+    folder = tmp_path / "home"
+    init_home(folder)
+    return folder
