@@ -160,6 +160,7 @@ def spawn(
             stdout=null if stdout is None else stdout,
             stderr=null if stderr is None else stderr,
             close_fds=True,
+            bufsize=0,
             **own_group,
         )
     except (OSError, ValueError) as error:
@@ -171,7 +172,7 @@ def kill_group(child: subprocess.Popen[bytes], *, grace: float = GRACE) -> None:
 
     `grace` in seconds: how long it may end by itself after the polite signal.
     """
-    family = _family(child)
+    family = [] if _ended(child) else _family(child)
     if grace > 0 and not _ended(child):
         _signal(child, family, signal.SIGTERM)
         deadline = time.monotonic() + grace
@@ -246,11 +247,13 @@ def _watch(
 
 def _feed(pipe: IO[bytes] | None, data: bytes) -> None:
     assert pipe is not None
+    left = memoryview(data)
     try:
-        pipe.write(data)
-        pipe.close()
+        while left:
+            left = left[pipe.write(left) :]
     except OSError:
         pass  # the child did not want to read it all
+    pipe.close()
 
 
 def _ended(child: subprocess.Popen[bytes]) -> bool:
@@ -264,9 +267,7 @@ def _ended(child: subprocess.Popen[bytes]) -> bool:
 
 
 def _family(child: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """Descendants that can still be found, also those that left the group."""
-    if child.returncode is not None:
-        return []
+    """Descendants, also those in another group; one whose parents have all ended can no longer be told apart."""
     try:
         return list(psutil.Process(child.pid).children(recursive=True))
     except psutil.Error:

@@ -210,7 +210,8 @@ def _folder_info(workspace: Workspace, path: str) -> ToolResult:
     folders = sum(name.endswith("/") for name in names)
     files = len(names) - folders
     data = {"path": path, "type": "folder", "files": files, "folders": folders}
-    said = f"{path} is a folder with {_count(files, 'file')} and {_count(folders, 'folder')} directly in it."
+    name = "The workspace" if normal(path) == "." else path
+    said = f"{name} is a folder with {_count(files, 'file')} and {_count(folders, 'folder')} directly in it."
     return ToolResult(ok=True, text=said, data=data)
 
 
@@ -375,8 +376,9 @@ def _edit_result(path: str, lines: Sequence[int]) -> ToolResult:
     """`lines` are empty when it is only known that the change took place."""
     if not lines:
         return ToolResult(ok=True, text=f"Changed {path}.", data={"path": path}, changed=(path,))
-    shown = ", ".join(map(str, lines[:10])) + (", …" if len(lines) > 10 else "")
-    where = f"{_count(len(lines), 'place')} (line{'s' * (len(lines) > 1)} {shown})"
+    different = sorted(set(lines))
+    shown = ", ".join(map(str, different[:10])) + (", …" if len(different) > 10 else "")
+    where = f"{_count(len(lines), 'place')} (line{'s' * (len(different) > 1)} {shown})"
     data = {"path": path, "places": len(lines), "lines": list(lines[:100])}
     return ToolResult(ok=True, text=f"Changed {path} at {where}.", data=data, changed=(path,))
 

@@ -73,9 +73,10 @@ class Entry:
 
     def rename(self, target: Entry) -> None:
         os.replace(self.name, target.name, src_dir_fd=self.folder, dst_dir_fd=target.folder)
-        for folder in {self.folder, target.folder} - {None}:
-            assert folder is not None
-            os.fsync(folder)
+        for folder in (self.folder, target.folder):
+            if folder is not None:
+                with suppress(OSError):  # some network file systems cannot; the rename stands all the same
+                    os.fsync(folder)
 
 
 class Workspace:
@@ -310,7 +311,7 @@ class Workspace:
             except NotADirectoryError:
                 if stat.S_ISLNK(os.stat(part, dir_fd=here, follow_symlinks=False).st_mode):
                     raise Denied(f"path {path!r} became a link while it was used") from None
-                raise ToolFailed(f"{path}: {part} is a file, not a folder") from None
+                raise ToolFailed(f"{path}: {part!r} is a file, not a folder", hint="name a folder") from None
             finally:
                 os.close(here)
             here = deeper
@@ -420,7 +421,7 @@ def _temporary(entry: Entry, key: str) -> Iterator[Entry]:
 def _settle(stream: BinaryIO, like: os.stat_result | None) -> None:
     """Give a written file the mode and owner of `like`, and see it on the disk."""
     stream.flush()
-    if like is not None and hasattr(os, "fchmod"):
+    if like is not None and hasattr(os, "fchown"):
         with suppress(PermissionError):  # the owner can only be kept by root
             os.fchown(stream.fileno(), like.st_uid, like.st_gid)
         os.fchmod(stream.fileno(), like.st_mode & 0o777)
