@@ -252,8 +252,9 @@ def _file_entries(path: Path) -> Iterator[_Entry]:
         if not isinstance(content, dict):
             yield _Entry("", section, content, f"{path}:{_line_of(text, section)}")
             continue
-        if not content and section not in _sections():
+        if section not in _sections():
             yield _Entry(section, "", None, f"{path}:{_line_of(text, section)}")
+            continue
         for key, value in content.items():
             yield _Entry(section, key, value, f"{path}:{_line_of(text, f'{section}.{key}')}")
 

@@ -113,13 +113,8 @@ def _user_home() -> Path:
     return platformdirs.user_data_path("agentd", appauthor=False)
 
 
-def _runtime_dir() -> Path:
-    """A short folder of this user alone. Refused when somebody else could have made it (it may lie in /tmp)."""
-    if sys.platform == "win32":  # no unix sockets are used there
-        return Path(tempfile.gettempdir())
-    owner = os.geteuid()
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    folder = Path(runtime, "agentd") if runtime and len(runtime) < 60 else Path(f"/tmp/agentd-{owner}")
+def private_runtime_dir(folder: Path) -> Path:
+    """Make `folder`; refused when somebody else could have made it or can look inside (it may lie in /tmp)."""
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
@@ -127,9 +122,18 @@ def _runtime_dir() -> Path:
             f"no short folder for the socket: {folder}: {error.strerror}", hint="use a home with a shorter path"
         ) from error
     info = folder.lstat()
-    if not stat.S_ISDIR(info.st_mode) or info.st_uid != owner or stat.S_IMODE(info.st_mode) & 0o077:
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid() or stat.S_IMODE(info.st_mode) & 0o077:
         raise ConfigError(
             f"{folder} is not a folder of this user alone, so the daemon's socket may not lie in it",
             hint="remove it, or use a home with a shorter path",
         )
     return folder
+
+
+def _runtime_dir() -> Path:
+    """A short folder of this user alone, for sockets whose home has too long a path."""
+    if sys.platform == "win32":  # no unix sockets are used there
+        return Path(tempfile.gettempdir())
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    short = 0 < len(runtime) < 60 and Path(runtime).is_dir()
+    return private_runtime_dir(Path(runtime, "agentd") if short else Path(f"/tmp/agentd-{os.geteuid()}"))

@@ -1,0 +1,59 @@
+"""Each hazard has one door: only the modules named here may use what could do harm."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "agentd"
+NOBODY: frozenset[str] = frozenset()
+
+DOORS = {
+    "child processes": (
+        {"subprocess", "multiprocessing", "pty", "os.system", "os.popen", "os.fork", "os.posix_spawn", "os.execv"},
+        {"sandbox/launch.py"},
+    ),
+    "the database": ({"apsw", "sqlite_vec"}, {"store/db.py", "store/migrate.py"}),
+    "another SQLite beside it": ({"sqlite3", "sqlite_utils", "aiosqlite"}, NOBODY),
+    "a local model": ({"llama_cpp"}, {"backends/llama_worker.py"}),
+    "outgoing network": (
+        {"http.client", "urllib.request", "httpx", "httpx2", "requests", "aiohttp"},
+        {"backends/openai_http.py", "cli/client.py"},
+    ),
+    "code from data": ({"pickle", "marshal", "shelve", "eval", "exec", "yaml"}, NOBODY),
+}
+
+
+def used(tree: ast.AST) -> Iterator[str]:
+    """Every imported module with its parents (`http`, `http.client`), and every dotted name that is called."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Call):
+            names = [ast.unparse(node.func)]
+        else:
+            continue
+        for name in names:
+            parts = name.split(".")
+            yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))
+
+
+@pytest.mark.parametrize("hazard", DOORS)
+def test_one_door_per_hazard(hazard: str) -> None:
+    dangerous, doors = DOORS[hazard]
+    for file in sorted(PACKAGE.rglob("*.py")):
+        name = file.relative_to(PACKAGE).as_posix()
+        found = dangerous & set(used(ast.parse(file.read_text(encoding="utf-8"))))
+        assert name in doors or not found, f"agentd/{name} uses {', '.join(found)}; {hazard} has its own door"
+
+
+def test_the_doors_see() -> None:
+    tree = ast.parse(
+        "import http.client\nfrom os import system\nos.popen('x')\ndef f():\n    from apsw import Connection"
+    )
+    assert {"http.client", "os.system", "os.popen", "apsw"} <= set(used(tree))
