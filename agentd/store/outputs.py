@@ -1,0 +1,45 @@
+"""Whole outputs of tools of which a model saw only a part."""
+
+from __future__ import annotations
+
+import re
+
+from agentd.errors import NotFound
+from agentd.store.db import Database
+from agentd.types import Clock
+
+MAX_BYTES = 1024 * 1024
+_HANDLE = re.compile(r"out-([1-9]\d{0,17})")
+
+
+class Outputs:
+    def __init__(self, db: Database, clock: Clock) -> None:
+        self._db = db
+        self._clock = clock
+
+    def put(self, task: str, text: str) -> str:
+        """Keep `text` and return a handle such as `out-12`. Beyond 1 MiB of UTF-8 its middle is left out."""
+        row = (task, self._clock.now(), _capped(text))
+        with self._db.transaction() as connection:
+            self._db.execute("INSERT INTO outputs (task, at, text) VALUES (?, ?, ?)", row)
+            return f"out-{connection.last_insert_rowid()}"
+
+    def get(self, handle: str) -> str:
+        """The text behind a handle, or `NotFound`."""
+        match = _HANDLE.fullmatch(handle)
+        row = self._db.row("SELECT text FROM outputs WHERE id = ?", (int(match[1]),)) if match else None
+        if row is None:
+            hint = "a handle looks like out-12; a result that was cut names its own"
+            raise NotFound(f"there is no output {handle!r}", hint=hint)
+        return str(row["text"])
+
+
+def _capped(text: str) -> str:
+    # A lone surrogate (an undecodable byte of a file name) has no UTF-8 form; it stays readable as \udc80.
+    data = text.encode("utf-8", "backslashreplace")
+    if len(data) <= MAX_BYTES:
+        return data.decode()
+    note = f"\n… {len(data) - MAX_BYTES} bytes and more were left out here …\n"
+    room = MAX_BYTES - len(note.encode())
+    head, tail = data[: room * 3 // 4], data[-(room // 4) :]
+    return head.decode("utf-8", "ignore") + note + tail.decode("utf-8", "ignore")
