@@ -67,7 +67,7 @@ def _install(kind: str) -> None:
     cmake_args = os.environ.get("CMAKE_ARGS", earlier_args)
     _say(f"setting up {VENV} for Python {platform.python_version()}")
     _make_environment()
-    _write_stamp(_setup.UNFINISHED, kind, cmake_args)
+    _write_stamp(_setup.UNFINISHED, kind, earlier_args)  # others are kept only once they are known to work
     _install_llama(cmake_args)
     _phase("packages", [*_installer(), "--require-hashes", "-r", str(ROOT / _setup.LOCKS[kind])])
     _phase("checkout", [*_installer(), "--no-deps", "-e", str(ROOT)])
@@ -221,7 +221,11 @@ def _fail(title: str, command: Sequence[str], code: int) -> NoReturn:
     _say(f"{title} failed (exit code {code}): {' '.join(command)}")
     _say(f"the whole log: {LOG}")
     hint = next((hint for pattern, hint in HINTS if re.search(pattern, "".join(tail))), "")
-    sys.exit(f"hint: {hint}" if hint else 1)
+    if hint:
+        _say(f"hint: {hint}")
+    if args := os.environ.get("CMAKE_ARGS"):
+        _say(f"hint: CMAKE_ARGS={args!r} was given; does it work without?")
+    sys.exit(1)
 
 
 def _show(line: str, last: bool = False) -> None:

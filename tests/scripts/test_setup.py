@@ -139,6 +139,18 @@ def test_other_cmake_args_compile_again_and_stay(checkout: Checkout) -> None:
     assert checkout.calls()[0] == WHEEL, "the first wheel is still in the cache"
 
 
+def test_cmake_args_that_fail_are_not_kept(checkout: Checkout) -> None:
+    checkout.setup("run")
+    (checkout.root / "fail").write_text(" wheel ")
+    (checkout.root / "why").write_text("no such option")
+    code, said = checkout.setup("run", CMAKE_ARGS="-DNONSENSE=on")
+    assert code == 1
+    assert "hint: CMAKE_ARGS='-DNONSENSE=on' was given" in said
+    (checkout.root / "fail").unlink()
+    assert checkout.setup("run")[0] == 0
+    assert (checkout.root / ".venv" / "agentd-setup").read_text().splitlines()[1:] == ["run", ""]
+
+
 def test_interrupt_ends_the_children_too(checkout: Checkout) -> None:
     (checkout.root / "slow").write_text(" wheel ")
     process = checkout.start("run")
