@@ -43,6 +43,11 @@ class Places:
         return self.state_dir / "token"
 
     @property
+    def url_path(self) -> Path:
+        """Where a daemon that listens on TCP leaves its address."""
+        return self.state_dir / "url"
+
+    @property
     def models_dir(self) -> Path:
         return self.home / "models"
 
