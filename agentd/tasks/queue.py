@@ -14,7 +14,7 @@ from agentd.errors import Conflict, LeaseLost, NotFound
 from agentd.events import EventKind
 from agentd.store.audit import Audit
 from agentd.store.db import Database
-from agentd.tasks.records import BUDGET, CHECKS, NOISE_BITS, REPORT, as_json, load_tasks, next_id
+from agentd.tasks.records import BUDGET, CHECKS, NOISE_BITS, REPORT, as_json, load_tasks, next_id, storable
 from agentd.tasks.request import Defaults, accepted, check_key
 from agentd.types import Clock, Emit, JsonObject, Report, Task, TaskRequest, TaskState
 
@@ -212,8 +212,8 @@ class Queue:
             if self._hold(task):
                 self._end(task.id, _cancelled("cancelled while it ran"))
                 return
-            self._db.execute(_LEAVE, (TaskState.WAITING, question, task.id))
-            data = {"question": question}
+            data = {"question": storable(question)}
+            self._db.execute(_LEAVE, (TaskState.WAITING, data["question"], task.id))
             self._tell(task.id, TaskState.WAITING, data, EventKind.TASK_WAITING, data)
 
     def release(self, task: Task, reason: str) -> None:
@@ -317,6 +317,7 @@ class Queue:
 
     def _end(self, task_id: str, report: Report) -> None:
         stored = as_json(REPORT, report)
+        report = REPORT.validate_json(stored)
         self._db.execute(_END, (report.state, stored, self._clock.now(), task_id))
         record = {
             "reason": report.reason,

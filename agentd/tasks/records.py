@@ -38,12 +38,17 @@ def _decoded(task_id: str) -> int:
 
 
 def as_json(adapter: TypeAdapter[Any], value: object) -> str:
-    """Compact JSON; bytes of a file name that are no UTF-8 (surrogates in Python) become question marks."""
+    """Compact JSON of `storable` text."""
     try:
         return adapter.dump_json(value).decode()
     except PydanticSerializationError:
         text = json.dumps(adapter.dump_python(value, mode="json"), ensure_ascii=False, separators=(",", ":"))
-        return text.encode("utf-8", "replace").decode()
+        return storable(text)
+
+
+def storable(text: str) -> str:
+    """Bytes of a file name that are no UTF-8 (surrogates in Python) become question marks."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def load_tasks(db: Database, rows: Sequence[Mapping[str, Any]]) -> list[Task]:

@@ -61,12 +61,16 @@ class Fate:
 
 
 class DyingDatabase(Database):
-    """A database whose process may die before, inside (uncommitted) and after every transaction."""
+    """A database whose process may die before, at the end of (uncommitted) and after every transaction."""
 
     fate: Fate
 
     @contextmanager
     def transaction(self) -> Iterator[apsw.Connection]:
+        if self.connection().in_transaction:
+            with super().transaction() as connection:
+                yield connection
+            return
         self.fate.point()
         with super().transaction() as connection:
             yield connection

@@ -47,7 +47,7 @@ def journal(bench: Bench) -> TaskJournal:
     return bench.journal(bench.claim())
 
 
-def never(*_: Any) -> JsonObject:
+def never(*_: Any) -> Any:
     raise AssertionError("must not run")
 
 
@@ -164,7 +164,7 @@ def test_intent_and_record_run_with_the_rows_of_the_journal(bench: Bench, journa
         notes.append("do")
         return {"n": (1,)}
 
-    hooks = {"intent": noting(bench, notes, "intent"), "record": noting(bench, notes, "record")}
+    hooks: dict[str, Any] = {"intent": noting(bench, notes, "intent"), "record": noting(bench, notes, "record")}
     journal.once("unsafe", Effect.UNSAFE, do, **hooks)
     assert notes == ["intent", "do", "record {'n': [1]}"]
     notes.clear()
@@ -189,7 +189,7 @@ def test_a_found_effect_is_recorded_without_another_intent(bench: Bench, journal
     counter.die = "after"
     with pytest.raises(Crash):
         journal.once("k", Effect.PROBEABLE, counter, before=counter.before)
-    hooks = {"intent": noting(bench, notes, "intent"), "record": noting(bench, notes, "record")}
+    hooks: dict[str, Any] = {"intent": noting(bench, notes, "intent"), "record": noting(bench, notes, "record")}
     journal.once("k", Effect.PROBEABLE, never, probe=counter.probe, **hooks)
     assert notes == ["record {'found': 1}"]
 
@@ -304,7 +304,8 @@ def test_a_failed_step_can_run_again(bench: Bench, journal: TaskJournal) -> None
 def test_steps_that_are_not_in_the_plan(journal: TaskJournal) -> None:
     journal.plan_made(Plan(steps=(Step(intent="look"),)))
     done = Outcome(state=StepState.DONE, text="")
-    for act in (lambda: journal.step_started(2), lambda: journal.step_ended(0, done)):
+    acts: list[Callable[[], object]] = [lambda: journal.step_started(2), lambda: journal.step_ended(0, done)]
+    for act in acts:
         with pytest.raises(BadInput, match="no step"):
             act()
     with pytest.raises(BadInput, match="cannot end as running"):

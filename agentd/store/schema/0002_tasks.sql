@@ -30,9 +30,7 @@ CREATE TABLE tasks (
     question         TEXT NOT NULL DEFAULT '',
     report           TEXT
 ) STRICT;
-CREATE INDEX tasks_queued ON tasks (priority DESC, number) WHERE state = 'queued';
-CREATE INDEX tasks_running ON tasks (lease_until) WHERE state = 'running';
-CREATE INDEX tasks_state ON tasks (state, number);
+CREATE INDEX tasks_in_turn ON tasks (state, priority DESC, number);
 CREATE INDEX tasks_ended ON tasks (ended) WHERE ended IS NOT NULL;
 CREATE INDEX tasks_retry_of ON tasks (retry_of) WHERE retry_of IS NOT NULL;
 
