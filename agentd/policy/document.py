@@ -1,0 +1,119 @@
+"""A YAML file read as nodes that know their line; duplicate and unknown keys are errors."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import NoReturn
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from agentd.errors import PolicyError
+
+_STRING = "tag:yaml.org,2002:str"
+_INTEGER = "tag:yaml.org,2002:int"
+
+
+class Document:
+    """One YAML 1.2 file; everything that is wrong with it is a `PolicyError` that names file and line."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            data = path.read_bytes().decode("utf-8-sig")
+        except FileNotFoundError:
+            raise PolicyError(f"{path} does not exist", hint="`agentd init` writes the default policies") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise PolicyError(f"{path} cannot be read: {error}") from None
+        self.root = self._compose(data)
+
+    def where(self, node: Node) -> str:
+        """`default.yaml:12`"""
+        return f"{self.path.name}:{node.start_mark.line + 1}"
+
+    def fail(self, node: Node, message: str, hint: str = "") -> NoReturn:
+        raise PolicyError(f"{self.path}:{node.start_mark.line + 1}: {message}", hint=hint)
+
+    def items(self, node: Node, what: str) -> list[Node]:
+        """The entries of a list."""
+        if not isinstance(node, SequenceNode):
+            self.fail(node, f"{what} must be a list")
+        return list(node.value)
+
+    def entries(self, node: Node, what: str, required: Collection[str], optional: Collection[str]) -> dict[str, Node]:
+        """The values of a mapping by key; all of `required` and nothing but `required` and `optional`."""
+        if not isinstance(node, MappingNode):
+            self.fail(node, f"{what} must be a mapping with {_listed(required)}")
+        found: dict[str, Node] = {}
+        for key_node, value in node.value:
+            key = self.text(key_node, f"a key of {what}")
+            if key not in required and key not in optional:
+                self.fail(key_node, f"{what} has the unknown key {key!r}", nearest(key, [*required, *optional]))
+            if key in found:
+                self.fail(key_node, f"{what} has the key {key!r} twice")
+            found[key] = value
+        missing = [key for key in required if key not in found]
+        if missing:
+            self.fail(node, f"{what} lacks {_listed(missing)}")
+        return found
+
+    def text(self, node: Node, what: str) -> str:
+        """A text that is not empty."""
+        if not isinstance(node, ScalarNode) or str(node.tag) != _STRING:
+            self.fail(node, f"{what} must be a text", "put it in quotes if it is one")
+        text: str = node.value
+        if not text.strip():
+            self.fail(node, f"{what} must not be empty")
+        return text
+
+    def texts(self, node: Node, what: str) -> list[str]:
+        """A text or a list of texts."""
+        if isinstance(node, SequenceNode):
+            return [self.text(item, f"an entry of {what}") for item in node.value]
+        return [self.text(node, what)]
+
+    def number(self, node: Node, what: str, lowest: int, highest: int) -> int:
+        """A whole number from `lowest` to `highest`."""
+        if isinstance(node, ScalarNode) and str(node.tag) == _INTEGER:
+            digits = str(node.value).removeprefix("+")
+            if digits.isdecimal() and lowest <= int(digits) <= highest:
+                return int(digits)
+        self.fail(node, f"{what} must be a whole number from {lowest} to {highest}, not {_shown(node)}")
+
+    def choice(self, node: Node, what: str, choices: Collection[str]) -> str:
+        """One of `choices`."""
+        text = self.text(node, what)
+        if text not in choices:
+            self.fail(node, f"{what} must be one of {_listed(choices)}, not {text!r}", nearest(text, choices))
+        return text
+
+    def _compose(self, data: str) -> Node:
+        try:
+            node: Node | None = YAML(typ="safe", pure=True).compose(data)
+        except MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            line = mark.line + 1 if mark else 1
+            raise PolicyError(f"{self.path}:{line}: not YAML: {error.problem or error.context}") from None
+        except YAMLError as error:
+            raise PolicyError(f"{self.path}: not YAML: {error}") from None
+        if node is None:
+            raise PolicyError(f"{self.path} is empty", hint="`agentd init` writes the default policies")
+        return node
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint: the known word that comes closest, or all of them."""
+    words = list(known)
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"there are {_listed(words)}"
+
+
+def _listed(words: Collection[str]) -> str:
+    return ", ".join(words)
+
+
+def _shown(node: Node) -> str:
+    return repr(node.value) if isinstance(node, ScalarNode) else "a list or mapping"

@@ -1,0 +1,137 @@
+"""Decides what an action may do: the strictest rule that matches wins, and what no rule matches is denied."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from agentd.errors import PolicyError
+from agentd.policy.commands import KINDS, Subject, subject_of
+from agentd.policy.rules import Level, Rule, load_levels, load_rules
+from agentd.types import AccessLevel, Action, Decision, Origin, Ruling
+
+_STRICTNESS = {Ruling.DENY: 0, Ruling.ASK: 1, Ruling.ALLOW: 2}
+
+DEFAULT = "default"
+"""Name of the rule that decides when no other does."""
+
+OUTSIDE = Decision(
+    ruling=Ruling.DENY,
+    rule="outside-workspace",
+    because="Work stays inside the workspace: no absolute path, no '..' and no '~'.",
+    risk=90,
+)
+
+
+class _Situation(NamedTuple):
+    kind: str
+    level: AccessLevel
+    origin: Origin
+    program: str
+    """One that some rule names, else empty."""
+
+
+class _Candidates:
+    """Rules that may match in one situation, in the order in which they are asked."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self._rules = tuple(rules)
+        paths = [rule.match.path.pattern for rule in rules if rule.match.path and not rule.match.argv]
+        # One expression rules out most paths at once.
+        self._paths = (
+            re.compile("|".join(f"(?:{path})" for path in paths), re.DOTALL) if len(paths) == len(rules) else None
+        )
+
+    def first(self, subject: Subject) -> Decision | None:
+        """The decision of the first rule that matches."""
+        if self._paths is not None and not any(map(self._paths.fullmatch, subject.paths)):
+            return None
+        for rule in self._rules:
+            if rule.match.covers(subject):
+                return rule.decision
+        return None
+
+
+class PolicyEngine:
+    """Rules and levels, ready to decide; safe to use from several threads."""
+
+    def __init__(self, rules: tuple[Rule, ...], levels: tuple[Level, ...]) -> None:
+        self.rules = rules + tuple(rule for level in levels for rule in level.rules)
+        self.levels = levels
+        self._programs = frozenset[str]().union(*(rule.match.programs or () for rule in self.rules))
+        self._candidates: dict[_Situation, tuple[_Candidates, _Candidates]] = {}
+        _refuse_same_ids(self.rules)
+
+    @classmethod
+    def load(cls, folder: Path) -> PolicyEngine:
+        """Read `default.yaml` and `levels.yaml` of a folder. `PolicyError` names file, line and what is wrong."""
+        return cls(load_rules(folder / "default.yaml"), load_levels(folder / "levels.yaml"))
+
+    def decide(self, action: Action, *, level: AccessLevel, origin: Origin = Origin.API) -> Decision:
+        """The ruling of the strictest rule that matches (deny before ask before allow)."""
+        subject = subject_of(action)
+        decision = self._decide(action.kind, subject, level, origin)
+        return decision or self._default(action, subject, level, origin)
+
+    def _decide(self, kind: str, subject: Subject, level: AccessLevel, origin: Origin) -> Decision | None:
+        if subject.malformed:
+            return Decision(ruling=Ruling.DENY, rule="malformed", because=subject.malformed, risk=90)
+        program = subject.program if subject.program in self._programs else ""
+        refusing, others = self._rules_for(_Situation(kind, level, origin, program))
+        denied = refusing.first(subject)
+        if denied is not None:
+            return denied
+        # What the owner typed as a check may name anything; all else stays inside whatever the rules say.
+        if subject.outside and kind != "check.exec":
+            return OUTSIDE
+        return others.first(subject)
+
+    def _rules_for(self, situation: _Situation) -> tuple[_Candidates, _Candidates]:
+        """The rules that may match: those that deny, and the others with the stricter first."""
+        found = self._candidates.get(situation)
+        if found is None:
+            fitting = [rule for rule in self.rules if _holds(rule, situation)]
+            fitting.sort(key=lambda rule: _STRICTNESS[rule.decision.ruling])
+            denying = sum(rule.decision.ruling is Ruling.DENY for rule in fitting)
+            found = _Candidates(fitting[:denying]), _Candidates(fitting[denying:])
+            self._candidates[situation] = found
+        return found
+
+    def _default(self, action: Action, subject: Subject, level: AccessLevel, origin: Origin) -> Decision:
+        return Decision(ruling=Ruling.DENY, rule=DEFAULT, because=self._why(action, subject, level, origin), risk=90)
+
+    def _why(self, action: Action, subject: Subject, level: AccessLevel, origin: Origin) -> str:
+        """What the owner could change, since no rule speaks of the action."""
+        if action.kind not in KINDS:
+            return f"No rule knows the action {action.kind!r}, and what no rule allows is denied."
+        here = self.levels[level].name
+        for higher in self.levels[level + 1 :]:
+            decision = self._decide(action.kind, subject, higher.level, origin)
+            if decision is not None and decision.ruling is not Ruling.DENY:
+                return (
+                    f"Level {int(level)} ({here}) does not include it; level {int(higher.level)} ({higher.name}) does."
+                )
+        return f"No rule allows it at level {int(level)} ({here}) or above, and what no rule allows is denied."
+
+
+def _holds(rule: Rule, situation: _Situation) -> bool:
+    lowest, highest = rule.match.span
+    return (
+        situation.kind in rule.match.kinds
+        and (rule.match.programs is None or situation.program in rule.match.programs)
+        and lowest <= situation.level <= highest
+        and situation.origin in rule.match.origins
+    )
+
+
+def _refuse_same_ids(rules: tuple[Rule, ...]) -> None:
+    seen: dict[str, Rule] = {}
+    for rule in rules:
+        other = seen.setdefault(rule.id, rule)
+        if other is not rule:
+            raise PolicyError(f"{rule.source}: the id {rule.id!r} is taken by the rule at {other.source}")
+    for reserved in (DEFAULT, OUTSIDE.rule, "malformed"):
+        if reserved in seen:
+            raise PolicyError(f"{seen[reserved].source}: the id {reserved!r} is used by the engine itself")

@@ -1,0 +1,138 @@
+"""Path globs and argument-vector patterns, turned into regular expressions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+END = "\0"
+"""Ends every word of a command in the text that argument patterns are matched against."""
+
+WORD = r"(?!-)[^\0]+"
+NUMBER = r"\d{1,9}"
+# A path (or a git revision) below the workspace: not absolute, no drive, no `~`, nothing that a program would read
+# arguments from (`@file`), no `..` between separators, no character that a shell or a batch file would act on.
+PATH = (
+    r"(?![-/~@:\\]|[A-Za-z]:[\\/])"
+    r"(?!(?:[^\0]*[/\\:])?\.\.(?:[/\\:]|\0))"
+    r"[^\0\x01-\x1f\x7f`$;|&<>\"%]+"
+)
+_VALUES = {"WORD": WORD, "NUMBER": NUMBER, "PATH": PATH}
+
+
+class PatternError(ValueError):
+    """A pattern that cannot be read."""
+
+
+def path_pattern(globs: Sequence[str]) -> re.Pattern[str]:
+    """Matches a folded path (see `subject.fold`) under one of the globs.
+
+    `*` and `?` stay within a name, `**/` is any folders or none, and `folder/**` the folder and all in it.
+    """
+    bodies: dict[str, list[str]] = {}
+    for glob in globs:
+        lead, body = _glob(glob.casefold())
+        bodies.setdefault(lead, []).append(body)
+    # One lead for all that share it: a path is then walked once and not once per glob.
+    return re.compile("|".join(f"{lead}(?:{'|'.join(body)})" for lead, body in bodies.items()), re.DOTALL)
+
+
+def programs_of(first: str | Sequence[str]) -> frozenset[str] | None:
+    """The programs that the first element of an argv pattern names; None when it does not list them."""
+    words = first.split("|") if isinstance(first, str) else first
+    special = first in _VALUES or first in ("**", "-**") or any(word[:1] == "!" or word[-1:] == "?" for word in words)
+    return None if special or any("*" in word for word in words) else frozenset(words)
+
+
+def argv_pattern(
+    argv: Sequence[str | Sequence[str]], flags: Sequence[str] | None, operands: str | None
+) -> re.Pattern[str]:
+    """Matches a command written as words that each end with NUL.
+
+    An element is a word in which `*` stands for any characters, alternatives `a|b`, `!a|b` for any other word, a list
+    of alternatives taken as they are, `a?` for one that may be left out, PATH, WORD or NUMBER, `-**` for any words that
+    start with `-`, or `**` for any rest.
+    With `flags` or `operands` the last element must be `**`, and the rest may hold nothing else than they say.
+    """
+    parts = list(argv)
+    if flags is None and operands is None:
+        return re.compile("".join(_element(part) for part in parts), re.DOTALL)
+    if not parts or parts[-1] != "**":
+        raise PatternError("flags and operands say what '**' may be, so argv must end with it")
+    head = "".join(_element(part) for part in parts[:-1])
+    return re.compile(head + _rest(flags or (), operands), re.DOTALL)
+
+
+def _glob(glob: str) -> tuple[str, str]:
+    """The expression for any folders that may lead, and the one for the rest."""
+    if glob.startswith("/"):
+        raise PatternError(f"{glob!r} starts with '/'; paths are relative to the workspace")
+    if glob == "**":
+        return "", ".*"
+    name = glob.removeprefix("**/")
+    inner = name.removesuffix("/**")
+    body = "".join(_glob_part(part) for part in re.split(r"(/\*\*/|\*\*|\*|\?)", inner))
+    return "" if name == glob else "(?:.*/)?", body + ("" if inner == name else "(?:/.*)?")
+
+
+def _glob_part(part: str) -> str:
+    if part == "**":
+        raise PatternError("'**' must be a whole name of a path, as in 'src/**/*.py'")
+    return {"/**/": "/(?:.*/)?", "*": "[^/]*", "?": "[^/]"}.get(part) or re.escape(part)
+
+
+def _element(part: str | Sequence[str]) -> str:
+    if not isinstance(part, str):
+        return f"(?:{'|'.join(re.escape(word) for word in part)}){END}"
+    if part == "**":
+        return f"(?:[^{END}]*{END})*"
+    if part == "-**":
+        return f"(?:-[^{END}]*{END})*"
+    if part in _VALUES:
+        return _VALUES[part] + END
+    if part.startswith("!"):
+        return f"(?!(?:{_words(part[1:])}){END})[^{END}]+{END}"
+    if part.endswith("?"):
+        return f"(?:(?:{_words(part[:-1])}){END})?"
+    return f"(?:{_words(part)}){END}"
+
+
+def _words(alternatives: str) -> str:
+    """`a|b*` as an expression for a word without its end."""
+    words = alternatives.split("|")
+    if not all(words):
+        raise PatternError(f"{alternatives!r} has an empty alternative; use a list for words that hold '|'")
+    return "|".join(f"[^{END}]*".join(re.escape(text) for text in word.split("*")) for word in words)
+
+
+def _rest(flags: Sequence[str], operands: str | None) -> str:
+    """Known flags and operands in any order, then perhaps `--` and operands."""
+    single = "".join(sorted({flag[1] for flag in flags if re.fullmatch(r"-[A-Za-z]", flag)}))
+    words = [_flag(flag) for flag in flags]
+    if len(single) > 1:
+        words.append(f"-[{single}]{{2,}}{END}")
+    operand = f"{_value(operands)}{END}" if operands else ""
+    if not words and not operand:
+        raise PatternError("flags and operands must not both be empty")
+    last = f"(?:--{END}(?:{operand})*)?" if operand else ""
+    return f"(?:{'|'.join([*words, operand] if operand else words)})*{last}"
+
+
+def _flag(flag: str) -> str:
+    """`--name`, `--name=VALUE` (attached only) or `--name VALUE` (attached or the next word)."""
+    if not flag.startswith("-"):
+        raise PatternError(f"the flag {flag!r} must start with '-'")
+    name, space, value = flag.partition(" ")
+    if space:
+        joined = f"[={END}]" if name.startswith("--") else f"{END}?"
+        return f"{re.escape(name)}{joined}{_value(value)}{END}"
+    name, equals, value = flag.partition("=")
+    if equals:
+        return f"{re.escape(name)}={_value(value)}{END}"
+    if name == "-NUMBER":
+        return f"-{NUMBER}{END}"
+    return re.escape(name) + END
+
+
+def _value(text: str) -> str:
+    return _VALUES.get(text) or f"(?:{_words(text)})"

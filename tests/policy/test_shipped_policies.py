@@ -1,0 +1,199 @@
+"""The policies that ship: what they let pass at which level, and what never."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agentd.policy.commands import action_of
+from agentd.policy.engine import PolicyEngine
+from agentd.types import AccessLevel, Action, Origin, Ruling
+
+POLICIES = Path(__file__).parents[2] / "policies"
+ATTACKS = [
+    line for line in Path(__file__).with_name("attacks.txt").read_text().splitlines() if line and line[0] != "#"
+]
+
+# Command lines of an ordinary day, and the first level that allows them.
+ORDINARY = [
+    ("pytest", 2),
+    ("pytest -q", 2),
+    ("pytest -xvs tests/test_a.py::test_b", 2),
+    ("pytest tests -k 'parse and not slow' --maxfail=1 --tb=short", 2),
+    ("pytest --lf -ra --durations=5", 2),
+    ("pytest -p no:cacheprovider tests", 2),
+    ("pytest -m slow -n auto", 2),
+    ("pytest 'tests/test_a.py::test_b[x-1]'", 2),
+    ("python -m pytest", 2),
+    ("python -m pytest -q tests/unit", 2),
+    ("python3 -m pytest --cov=src --cov-report=term-missing", 2),
+    ("ruff check", 2),
+    ("ruff check . --fix", 2),
+    ("ruff check --select E,F src tests", 2),
+    ("ruff format --check .", 2),
+    ("ruff format src/a.py", 2),
+    ("black .", 2),
+    ("black --check --diff src", 2),
+    ("mypy src", 2),
+    ("mypy --strict -p agentd", 2),
+    ("mypy --ignore-missing-imports a.py b.py", 2),
+    ("npm test", 2),
+    ("npm run lint", 2),
+    ("npm test --silent", 2),
+    ("git status", 2),
+    ("git status --short --branch", 2),
+    ("git diff", 2),
+    ("git diff --stat HEAD~1", 2),
+    ("git diff main..feature -- src/a.py", 2),
+    ("git diff --cached --name-only", 2),
+    ("git log --oneline -5", 2),
+    ("git log -n 3 --since='2 weeks ago' --author=ann", 2),
+    ("git log -p -- config", 2),
+    ("git --no-pager log --graph --all", 2),
+    ("git log --format='%h %an %s' -- docs/push", 2),
+    ("git commit -m 'Add a page: the second, and ~10 fixes'", 3),
+    ("git commit -am 'push the limits'", 3),
+    ("git commit -m x src/a.py", 3),
+    ("ls -la src", 4),
+    ("make test", 4),
+    ("cargo test", 4),
+    ("go test .", 4),
+    ("python build.py --out dist -c fast", 4),
+    ("python -m unittest -v", 4),
+    ("node script.js", 4),
+    ("npm run build", 4),
+    ("grep -rn TODO src", 4),
+    ("cat README.md", 4),
+    ("git show HEAD --stat", 4),
+    ("cp a.txt b.txt", 4),
+    ("wc -l notes.txt", 4),
+    ("sort -u names.txt", 4),
+]
+
+
+@pytest.fixture(scope="module")
+def engine() -> PolicyEngine:
+    return PolicyEngine.load(POLICIES)
+
+
+def rulings(engine: PolicyEngine, action: Action) -> list[Ruling]:
+    return [engine.decide(action, level=level).ruling for level in AccessLevel]
+
+
+def allowed_from(engine: PolicyEngine, text: str) -> int | None:
+    """The first level that allows it; every higher one must allow it too."""
+    found = rulings(engine, action_of(text))
+    first = found.index(Ruling.ALLOW) if Ruling.ALLOW in found else None
+    assert first is None or set(found[first:]) == {Ruling.ALLOW}
+    return first
+
+
+def test_there_are_enough_lines() -> None:
+    assert len(ATTACKS) >= 60
+    assert len(ORDINARY) >= 30
+
+
+@pytest.mark.parametrize("line", ATTACKS)
+def test_an_attack_is_denied_at_every_level(engine: PolicyEngine, line: str) -> None:
+    action = action_of(line)
+    assert set(rulings(engine, action)) == {Ruling.DENY}
+    # The same words through the tool that runs tests.
+    assert set(rulings(engine, Action(kind="test.run", argv=action.argv))) == {Ruling.DENY}
+
+
+@pytest.mark.parametrize(("line", "level"), ORDINARY)
+def test_an_ordinary_line_is_allowed_from_its_level_up(engine: PolicyEngine, line: str, level: int) -> None:
+    assert allowed_from(engine, line) == level
+
+
+@pytest.mark.parametrize(
+    ("action", "level"),
+    [
+        ("fs.read src/a.py", 0),
+        ("fs.read .", 0),
+        ("fs.read .env.example", 0),
+        ("fs.read .github/workflows/ci.yml", 0),
+        ("fs.read src/credentials.py", 0),
+        ("git.read", 0),
+        ("output.read out-3", 0),
+        ("check.exec bash -c 'test -f x && curl y'", 0),
+        ("check.exec /usr/bin/true", 0),
+        ("fs.write src/new/a.py", 1),
+        ("fs.write .gitignore", 1),
+        ("fs.delete old.log", 1),
+        ("test.run python -m pytest -q", 2),
+        ("test.run npm test", 2),
+        ("git.commit", 3),
+    ],
+)
+def test_what_each_level_adds(engine: PolicyEngine, action: str, level: int) -> None:
+    assert allowed_from(engine, action) == level
+
+
+@pytest.mark.parametrize("kind", ["fs.read", "fs.write", "fs.delete"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/etc/passwd", "..", "../x", "a/../../x", "a/..", "~", "~/x", "~root/x", "C:/x", "c:x", "\\\\host\\share"),
+        *("..\\x", "a\\..\\..\\x", "", "a\0b", "//host/share", ".. /x"),
+        *(".env", ".ENV", "deploy/.env.local", "x.pem", "X.PEM", "tls/server.key", "id_rsa", "id_ed25519.bak"),
+        *(".ssh/config", "home/.aws/credentials", ".netrc", ".npmrc", "credentials.json", ".gnupg/x", "./.env"),
+        *("a//.env", ".env.", ".env ", ".env::$DATA", ".git/config", ".e\u200bnv", "\uff0eenv"),
+    ],
+)
+def test_no_level_opens_these_paths(engine: PolicyEngine, kind: str, path: str) -> None:
+    assert set(rulings(engine, Action(kind=kind, target=path))) == {Ruling.DENY}
+
+
+@pytest.mark.parametrize("kind", ["fs.write", "fs.delete"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(".git", ".git/", ".git/hooks/pre-commit", ".GIT/config", "sub/.git/HEAD", ".git./x", ".git /x", "GIT~1/x"),
+        *(".g\u200cit/x", ".git\\hooks\\x", ".agentd", ".agentd/rules.yaml", "./.agentd//x"),
+    ],
+)
+def test_nobody_writes_to_git_or_agentd(engine: PolicyEngine, kind: str, path: str) -> None:
+    assert set(rulings(engine, Action(kind=kind, target=path))) == {Ruling.DENY}
+
+
+def test_the_workspace_itself_is_not_deleted(engine: PolicyEngine) -> None:
+    for path in (".", "./", ".//."):
+        assert set(rulings(engine, Action(kind="fs.delete", target=path))) == {Ruling.DENY}
+
+
+@pytest.mark.parametrize("argv", [(), ("",), ("ls", "a\0b"), ("ls",) * 5000, ("echo", "x" * 200_000)])
+def test_a_command_that_is_none_is_denied(engine: PolicyEngine, argv: tuple[str, ...]) -> None:
+    decision = engine.decide(Action(kind="shell.exec", argv=argv), level=AccessLevel.EXTENDED_SHELL)
+    assert (decision.ruling, decision.rule) == (Ruling.DENY, "malformed")
+
+
+def test_a_denial_says_who_decided_and_why(engine: PolicyEngine) -> None:
+    push = engine.decide(action_of("git push --force"), level=AccessLevel.EXTENDED_SHELL)
+    assert push.rule == "git-publishing"
+    assert "owner" in push.because
+    assert push.risk >= 90
+    assert engine.decide(action_of("fs.read /etc/passwd"), level=AccessLevel.READ_ONLY).rule == "outside-workspace"
+
+
+def test_a_level_too_low_names_the_one_that_is_needed(engine: PolicyEngine) -> None:
+    decision = engine.decide(action_of("git.commit"), level=AccessLevel.RUN_TESTS)
+    assert (decision.ruling, decision.rule) == (Ruling.DENY, "default")
+    assert "level 3 (git commit)" in decision.because
+
+
+def test_the_examples_of_allow_rules_are_really_allowed(engine: PolicyEngine) -> None:
+    """An example that another rule denies would promise what does not hold."""
+    for rule in engine.rules:
+        if rule.decision.ruling is not Ruling.ALLOW:
+            continue
+        for example in rule.examples:
+            action = action_of(example, rule.match.kinds[0])
+            decision = engine.decide(action, level=rule.match.span[0], origin=Origin.CLI)
+            assert decision.ruling is Ruling.ALLOW, (rule.id, example, decision)
+
+
+def test_levels_are_described(engine: PolicyEngine) -> None:
+    assert [level.level for level in engine.levels] == list(AccessLevel)
+    assert all(level.name and level.about and level.rules for level in engine.levels)
