@@ -23,10 +23,11 @@ ReadText = Callable[[str], str]
 _Rules = tuple[tuple[str, GitIgnoreSpec], ...]
 
 
-def walk(root: Path, read: ReadText, limit: int, visits: int) -> Iterator[str]:
+def walk(root: Path, read: ReadText, leads_to_file: Callable[[str], bool], limit: int, visits: int) -> Iterator[str]:
     """Paths below `root` (posix, files only), shallow folders first, names sorted; at most `limit`.
 
-    Looks at no more than `visits` entries. Links to folders are not entered; links to files are given.
+    Looks at no more than `visits` entries. Links to folders are not entered; a link is given where
+    `leads_to_file` says so.
     """
     given = seen = 0
     first: _Rules = (("", GitIgnoreSpec.from_lines(GENERATED)), ("", _spec(read(".git/info/exclude"))))
@@ -46,7 +47,7 @@ def walk(root: Path, read: ReadText, limit: int, visits: int) -> Iterator[str]:
                 continue
             if folder:
                 folders.append((path + "/", rules))
-            elif entry.is_file():
+            elif entry.is_file(follow_symlinks=False) or (entry.is_symlink() and leads_to_file(path)):
                 yield path
                 given += 1
                 if given >= limit:

@@ -133,7 +133,7 @@ class Workspace:
 
     def files(self, limit: int = 20_000) -> Iterator[str]:
         """Relative paths of the files that count: outside .git, not ignored; shallow folders first, names sorted."""
-        return ignore.walk(self.root, self._small_text, limit, visits=10 * limit)
+        return ignore.walk(self.root, self._small_text, self._leads_to_file, limit, visits=10 * limit)
 
     def open(self, path: str) -> BufferedReader[FileIO]:
         """Open a regular file to read. Anything else (folder, pipe, device, socket) is refused and never waited on."""
@@ -223,7 +223,11 @@ class Workspace:
             _must_be_writable(path, found)
             with _temporary(entry, key) as temporary:
                 entry.rename(temporary)
-                temporary.remove()
+                try:
+                    temporary.remove()
+                except OSError:
+                    temporary.rename(entry)
+                    raise
 
     def sweep(self, path: str, key: str) -> None:
         """Take away what a call with this key, broken off by a crash, left beside `path`."""
@@ -248,13 +252,13 @@ class Workspace:
             here = here / part
             if os.path.islink(here):
                 here = self._link(here, path)
-        if not Path(os.path.realpath(here)).is_relative_to(self.root):  # junctions on Windows are no symlinks
+        if not _real(here, path).is_relative_to(self.root):  # junctions on Windows are no symlinks
             raise Denied(f"path {path!r} leads out of the workspace {self.root}")
         return here
 
     def _link(self, link: Path, path: str) -> Path:
         """Where a link leads, if that is inside, exists and is nothing guarded."""
-        real = Path(os.path.realpath(link))
+        real = _real(link, path)
         hint = "name the file itself"
         if not real.is_relative_to(self.root):
             raise Denied(f"path {path!r} is a link that leads out of the workspace {self.root}", hint=hint)
@@ -354,6 +358,12 @@ class Workspace:
                     copied += self._copy_file(path, into)
         return copied
 
+    def _leads_to_file(self, path: str) -> bool:
+        try:
+            return self.resolve(path).is_file()
+        except Denied:
+            return False
+
     def _small_text(self, path: str) -> str:
         try:
             if self.stat(path) is None:
@@ -361,6 +371,13 @@ class Workspace:
             return self.read_bytes(path, 1_000_000).decode("utf-8", "replace")
         except (ToolFailed, Denied):
             return ""
+
+
+def _real(place: Path, path: str) -> Path:
+    try:
+        return Path(os.path.realpath(place))
+    except OSError:  # a link that was there a moment ago cannot be read any more
+        raise Denied(f"path {path!r} changed while it was followed") from None
 
 
 def _stat(path: Path) -> os.stat_result | None:
