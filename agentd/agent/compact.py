@@ -1,0 +1,155 @@
+"""The step protocol for small models: the likeliest reading of the request is done, and its result is the answer."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+
+from agentd.agent.context import prompt_data
+from agentd.agent.grounding import Kind, words
+from agentd.agent.moves import Act, End, Stop
+from agentd.agent.scored import Reader, Reading, services
+from agentd.agent.work import Evidence, Work
+from agentd.errors import Denied
+from agentd.tools.tool import Tool
+from agentd.types import Grounding, Message, Model, ModelRequest, Plan, Step, ToolCall
+from agentd.workspace.paths import Workspace
+
+SPLIT = 12.0
+"""Nats that reading a request as one more step must gain."""
+MOST_STEPS = 4
+CLOSE = 6.0
+"""A reading this many nats below the best is still tried when the best one fails."""
+_JOINT = re.compile(r",?\s+(?:and\s+then|then|and)\s+|[.;]\s+(?=\w)|,\s+(?=\w)")
+_MUST_EXIST = (Grounding.FILE, Grounding.FOLDER, Grounding.PATH)
+
+
+@dataclass(slots=True, kw_only=True)
+class Compact:
+    """Plans by cutting a request where its parts read better than the whole, and acts on the likeliest reading."""
+
+    tools: Iterable[Tool]
+    role: str = "planner"
+    patience: int = 0
+    _reader: Reader = field(init=False)
+
+    def __post_init__(self) -> None:
+        ends = {End(name): examples for name, examples in tomllib.loads(prompt_data("ends.toml")).items()}
+        self._reader = Reader(services(self.tools, ends))
+
+    def plan(self, work: Work) -> Plan:
+        goal = " ".join(work.task.goal.split())
+        joints = [m for m in _JOINT.finditer(goal) if not _inside_quotes(goal, m.start())][: MOST_STEPS - 1]
+        if not joints:
+            return Plan(steps=(Step(intent=goal),))
+        model, names = work.model(self.role), _names(work, goal)
+        ways = [cut for count in range(len(joints) + 1) for cut in combinations(joints, count)]
+        parts_of = {cut: _parts(goal, cut) for cut in ways}
+        best: dict[tuple[str, bool], Reading] = {}
+        for later, part in dict.fromkeys((n > 0, part) for parts in parts_of.values() for n, part in enumerate(parts)):
+            best[part, later] = self._reader.read(part, model, names, "it" if later else "")[0]
+        parts = max(parts_of.values(), key=lambda parts: _worth(parts, best))
+        steps = tuple(Step(intent=part, after=(n,) if n else ()) for n, part in enumerate(parts))
+        return Plan(steps=steps)
+
+    def next(self, work: Work, step: Step, seen: Sequence[Evidence], advice: str) -> Act | Stop:
+        if seen and seen[-1].result.ok:
+            return Stop(end=End.ANSWER, text=seen[-1].result.text)
+        model, names = work.model(self.role), _names(work, step.intent)
+        before = next(reversed(work.changed), "") or _last_path(work.evidence)
+        readings = self._reader.read(step.intent, model, names, before)
+        if seen:
+            return _another(readings, seen)
+        best = readings[0]
+        if best.service.tool is None:
+            return Stop(end=End(best.service.name), text=_words(End(best.service.name), step.intent, model))
+        return _missing(best, names, work.workspace) or Act(call=_call(best))
+
+
+def _names(work: Work, text: str) -> dict[str, bool]:
+    """The words of `text` that exist in the folder, True for folders; kept, so that a replay reads the same."""
+
+    def look() -> dict[str, bool]:
+        return {word: kind for word in words(text) if (kind := _is_folder(work.workspace, word)) is not None}
+
+    return dict(work.remember(look))
+
+
+def _is_folder(workspace: Workspace, word: str) -> bool | None:
+    try:
+        path = workspace.resolve(word)
+    except Denied:
+        return None
+    return path.is_dir() if path.exists() else None
+
+
+def _parts(goal: str, cut: Sequence[re.Match[str]]) -> tuple[str, ...]:
+    starts = [0, *(joint.end() for joint in cut)]
+    ends = [*(joint.start() for joint in cut), len(goal)]
+    return tuple(goal[start:end].strip() for start, end in zip(starts, ends, strict=True))
+
+
+def _worth(parts: Sequence[str], best: Mapping[tuple[str, bool], Reading]) -> float:
+    readings = [best[part, n > 0] for n, part in enumerate(parts)]
+    if len(parts) > 1 and any(reading.service.tool is None for reading in readings):
+        return float("-inf")
+    return sum(reading.score for reading in readings) - SPLIT * (len(parts) - 1)
+
+
+def _inside_quotes(text: str, place: int) -> bool:
+    return any(text[:place].count(mark) % 2 for mark in ('"', "`", " '", "“")) and any(
+        mark in text[place:] for mark in ('"', "`", "'", "”")
+    )
+
+
+def _call(reading: Reading) -> ToolCall:
+    return ToolCall(tool=reading.service.name, args=reading.arguments)
+
+
+def _another(readings: Sequence[Reading], seen: Sequence[Evidence]) -> Act | Stop:
+    """The next reading of the same tool, when one is close; else the reason why the last try failed."""
+    tried = [(turn.call.tool, dict(turn.call.args)) for turn in seen]
+    for reading in readings:
+        if reading.score < readings[0].score - CLOSE:
+            break
+        if reading.service.name == tried[0][0] and (reading.service.name, reading.arguments) not in tried:
+            return Act(call=_call(reading))
+    return Stop(end=End.IMPOSSIBLE, text=seen[0].result.text)
+
+
+def _missing(reading: Reading, names: Mapping[str, bool], workspace: Workspace) -> Stop | None:
+    """The end of a step that names a path which does not exist; paths outside are left to policy."""
+    for slot, mention in reading.values.items():
+        must_exist = reading.service.slots[slot] in _MUST_EXIST
+        known = mention.kind is Kind.PRONOUN or mention.value.rstrip("/") in names
+        if must_exist and not known and _inside(workspace, mention.value):
+            there = ", ".join(sorted(entry.name for entry in workspace.root.iterdir())[:12])
+            return Stop(end=End.IMPOSSIBLE, text=f"{mention.value} does not exist in this folder; there are {there}")
+    return None
+
+
+def _inside(workspace: Workspace, path: str) -> bool:
+    try:
+        workspace.resolve(path)
+    except Denied:
+        return False
+    return True
+
+
+def _last_path(evidence: Sequence[Evidence]) -> str:
+    for turn in reversed(evidence):
+        for name in ("target", "path"):
+            if value := turn.call.args.get(name):
+                return str(value)
+    return ""
+
+
+def _words(end: End, request: str, model: Model) -> str:
+    if end is End.ANSWER:
+        return model.chat(ModelRequest(messages=(Message(role="user", content=request),), max_tokens=80)).text.strip()
+    if end is End.ASK:
+        return f"What exactly is to be done? The task says: {request}"
+    return f"no tool can do this: {request}"

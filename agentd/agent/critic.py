@@ -1,0 +1,81 @@
+"""Judges a step: runs its checks through the gate, then asks a model, which may find fault but never vouch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from agentd.agent.context import fill, shorten
+from agentd.agent.work import Work
+from agentd.backends.structured import ask
+from agentd.errors import BadReply, Denied, NeedsApproval, ToolMisused
+from agentd.types import Check, CheckKind, CheckResult, Message, Outcome, Step, StepState, ToolCall
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Critique:
+    done: bool
+    advice: str = ""
+
+
+def judge(work: Work, step: Step, outcome: Outcome) -> Outcome:
+    """The outcome with its checks run; failed when one is red, or when the critic finds the result not reached."""
+    checks = run_checks(work, step.checks)
+    red = [result for result in checks if not result.passed]
+    outcome = replace(outcome, checks=checks)
+    if red:
+        return replace(outcome, state=StepState.FAILED, text=f"{outcome.text}\n{describe(red)}".strip())
+    if outcome.state is not StepState.DONE or work.models.for_role("critic").profile.compact:
+        return outcome
+    critique = _ask(work, step, outcome)
+    return outcome if critique.done else replace(outcome, state=StepState.FAILED, text=critique.advice)
+
+
+def _ask(work: Work, step: Step, outcome: Outcome) -> Critique:
+    question = fill(
+        "critic",
+        intent=step.intent,
+        expect=step.expect or "as the step says",
+        done="\n".join(outcome.evidence) or "nothing",
+        answer=shorten(outcome.text, 1500),
+        goal=shorten(work.task.goal, 2000),
+    )
+    try:
+        return ask(work.model("critic"), [Message(role="user", content=question)], Critique)
+    except BadReply as error:
+        return Critique(done=False, advice=f"the critic gave no usable judgement: {error.message}")
+
+
+def run_checks(work: Work, checks: Sequence[Check]) -> tuple[CheckResult, ...]:
+    return tuple(_run(work, check) for check in checks)
+
+
+def _run(work: Work, check: Check) -> CheckResult:
+    """A check that policy does not let run has not passed."""
+    try:
+        result = work.run(_call(check))
+    except (Denied, NeedsApproval, ToolMisused) as error:
+        return CheckResult(check=check, passed=False, detail=f"could not be run: {error.message}")
+    passed = result.ok and result.data.get("passed") is True
+    return CheckResult(check=check, passed=passed, detail=shorten(result.text, 600))
+
+
+def _call(check: Check) -> ToolCall:
+    match check.kind:
+        case CheckKind.COMMAND:
+            tool = "check_command" if check.by == "user" else "check_planned_command"
+            return ToolCall(tool=tool, args={"command": check.target})
+        case CheckKind.FILE_CONTAINS:
+            return ToolCall(tool="check_file", args={"path": check.target, "fact": "contains", "text": check.text})
+        case CheckKind.FILE_EXISTS | CheckKind.FILE_ABSENT:
+            fact = check.kind.value.removeprefix("file_")
+            return ToolCall(tool="check_file", args={"path": check.target, "fact": fact})
+
+
+def describe(results: Sequence[CheckResult]) -> str:
+    """One line a check: what it was, whether it passed, and why not."""
+    lines = []
+    for result in results:
+        name = " ".join(filter(None, (result.check.target, result.check.text and f"contains {result.check.text!r}")))
+        lines.append(f"check {name}: {'passed' if result.passed else 'failed: ' + result.detail}")
+    return "\n".join(lines)

@@ -1,0 +1,60 @@
+"""The inner loop: choose, act, observe, until the step ends."""
+
+from __future__ import annotations
+
+from agentd.agent.context import brief
+from agentd.agent.moves import Chooser, End, Stop
+from agentd.agent.work import Evidence, Work
+from agentd.errors import CapabilityMissing, Denied, Impossible, QuestionAsked, ToolMisused
+from agentd.types import Outcome, Step, StepState, ToolResult
+
+MISUSES = 3
+"""Calls in a row that a tool refuses before the step fails."""
+EVIDENCE_KEPT = 20
+
+
+def run_step(work: Work, chooser: Chooser, step: Step, advice: str = "") -> Outcome:
+    """Turn after turn until the model ends the step; ends other than an answer leave as exceptions."""
+    seen: list[Evidence] = []
+    misused = 0
+    while True:
+        work.limits.turn()
+        move = chooser.next(work, step, seen, advice)
+        if isinstance(move, Stop):
+            return _end(move, seen)
+        try:
+            result = work.act(move.call)
+            misused = 0
+        except ToolMisused as error:
+            misused += 1
+            if misused >= MISUSES:
+                return Outcome(state=StepState.FAILED, text=f"{misused} wrong calls in a row: {error.message}")
+            result = _refused(error.message, error.hint)
+        except Denied as error:
+            result = _denied(work, chooser, error)
+        seen.append(Evidence(call=move.call, result=result))
+
+
+def _end(move: Stop, seen: list[Evidence]) -> Outcome:
+    match move.end:
+        case End.ANSWER:
+            evidence = tuple(brief(turn) for turn in seen[-EVIDENCE_KEPT:])
+            return Outcome(state=StepState.DONE, text=move.text, evidence=evidence)
+        case End.ASK:
+            raise QuestionAsked(move.text)
+        case End.NEED_NEW_TOOL:
+            raise CapabilityMissing(move.text)
+        case End.IMPOSSIBLE:
+            raise Impossible(move.text)
+
+
+def _denied(work: Work, chooser: Chooser, error: Denied) -> ToolResult:
+    """A refusal by policy is a result that a model may learn from, but not for ever."""
+    work.denials += 1
+    if work.denials > chooser.patience:
+        raise error
+    return _refused(f"refused by policy: {error.message}", error.hint)
+
+
+def _refused(message: str, hint: str) -> ToolResult:
+    return ToolResult(ok=False, text=f"{message} ({hint})" if hint else message)

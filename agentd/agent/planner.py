@@ -1,0 +1,67 @@
+"""Makes the plan of a task: strict JSON, its steps in an order that can be followed."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from agentd.agent.context import fill, prompt, shorten
+from agentd.agent.work import Work
+from agentd.backends.structured import ask
+from agentd.types import Check, Message, Plan, Step
+
+MOST_STEPS = 12
+FILES_SHOWN = 60
+
+
+def make_plan(work: Work) -> Plan:
+    """A plan whose steps come after the steps they need, their checks marked as the plan's own. `BadReply`."""
+    files = work.remember(lambda: {"files": list(islice(work.workspace.files(), FILES_SHOWN))})["files"]
+    question = fill(
+        "plan",
+        workspace=work.workspace.root.name,
+        files=shorten(", ".join(files), 2000) or "none",
+        tools=", ".join(work.tools),
+        most=MOST_STEPS,
+        goal=shorten(work.task.goal, 6000),
+    )
+    messages = [Message(role="system", content=prompt("system").strip()), Message(role="user", content=question)]
+    return in_order(ask(work.model("planner"), messages, Plan, check=_sound))
+
+
+def _sound(plan: Plan) -> str:
+    """What is wrong with a plan, as a model should be told; empty when nothing is."""
+    if not 1 <= len(plan.steps) <= MOST_STEPS:
+        return f"steps: expected 1 to {MOST_STEPS}, got {len(plan.steps)}"
+    for number, step in enumerate(plan.steps, 1):
+        if not step.intent.strip():
+            return f"steps.{number}.intent: expected what to do, got an empty text"
+        wrong = [n for n in step.after if not 1 <= n <= len(plan.steps) or n == number]
+        if wrong:
+            return f"steps.{number}.after: expected numbers of other steps from 1 to {len(plan.steps)}, got {wrong}"
+    return "" if _order(plan) else "after: expected an order, got steps that wait for each other"
+
+
+def in_order(plan: Plan) -> Plan:
+    """The plan with each step after the steps it needs; `after` follows the new numbers."""
+    order = _order(plan)
+    place = {old: new for new, old in enumerate(order, 1)}
+    return Plan(steps=tuple(_renumbered(plan.steps[old - 1], place) for old in order), note=plan.note)
+
+
+def _renumbered(step: Step, place: dict[int, int]) -> Step:
+    checks = tuple(Check(kind=check.kind, target=check.target, text=check.text, by="plan") for check in step.checks)
+    after = tuple(sorted(place[number] for number in step.after))
+    return Step(intent=step.intent.strip(), expect=step.expect.strip(), after=after, checks=checks)
+
+
+def _order(plan: Plan) -> list[int]:
+    """Step numbers, each after those it needs and otherwise as written; empty when there is no such order."""
+    order: list[int] = []
+    left = list(range(1, len(plan.steps) + 1))
+    while left:
+        ready = next((n for n in left if set(plan.steps[n - 1].after) <= set(order)), None)
+        if ready is None:
+            return []
+        order.append(ready)
+        left.remove(ready)
+    return order

@@ -1,0 +1,52 @@
+"""Says how a task ended: only executed checks make it verified, and what is merely said stands apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agentd.agent.context import brief, fill, shorten
+from agentd.agent.grounding import unsupported
+from agentd.agent.work import Work
+from agentd.types import CheckResult, Message, ModelRequest, Outcome, Report, StepState, TaskState
+
+
+def done(work: Work, outcomes: Sequence[Outcome], checks: Sequence[CheckResult]) -> Report:
+    """The report of a task whose steps all ended; `checks` are those of its owner."""
+    every = [*(check for outcome in outcomes for check in outcome.checks), *checks]
+    failed = [outcome for outcome in outcomes if outcome.state is StepState.FAILED]
+    red = [check for check in every if not check.passed]
+    if failed or red:
+        reason = failed[0].text if failed else red[0].detail
+        return ended(work, TaskState.FAILED, reason, answer=_answer(work, outcomes), checks=every)
+    state = TaskState.VERIFIED if every else TaskState.CLAIMED
+    return ended(work, state, "", answer=_answer(work, outcomes), checks=every)
+
+
+def ended(work: Work, state: TaskState, reason: str, *, answer: str = "", checks: Sequence[CheckResult] = ()) -> Report:
+    passed = tuple(f"{check.check.target}: passed" for check in checks if check.passed)
+    said = (answer,) if answer and state is TaskState.CLAIMED else ()
+    return Report(
+        state=state,
+        answer=answer,
+        reason=reason,
+        verified=passed,
+        claimed=said,
+        changed=tuple(work.changed),
+        checks=tuple(checks),
+        usage=work.limits.usage,
+        seconds=round(work.limits.seconds, 3),
+    )
+
+
+def _answer(work: Work, outcomes: Sequence[Outcome]) -> str:
+    """The words of the only step; of several, a model's summary if all it names stands in the results."""
+    texts = [outcome.text for outcome in outcomes if outcome.text]
+    if len(texts) <= 1 or work.models.for_role("planner").profile.compact:
+        return "\n".join(texts)
+    facts = "\n".join(brief(turn) for turn in work.evidence[-30:])
+    question = fill(
+        "final", done=f"{facts}\n\n{shorten(chr(10).join(texts), 4000)}", goal=shorten(work.task.goal, 2000)
+    )
+    request = ModelRequest(messages=(Message(role="user", content=question),), max_tokens=500)
+    said = work.model("planner").chat(request).text.strip()
+    return said if said and not unsupported(said, work) else "\n".join(texts)

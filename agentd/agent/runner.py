@@ -1,0 +1,145 @@
+"""The outer loop: one task from its goal to its report."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from agentd.agent import report
+from agentd.agent.calls import Record
+from agentd.agent.compact import Compact
+from agentd.agent.constrained import Constrained
+from agentd.agent.critic import judge, run_checks
+from agentd.agent.executor import run_step
+from agentd.agent.limits import Limits, Repeats
+from agentd.agent.moves import Chooser
+from agentd.agent.narrow import Narrow
+from agentd.agent.planner import make_plan
+from agentd.agent.work import Work
+from agentd.errors import (
+    AgentdError,
+    BadInput,
+    BudgetExceeded,
+    Cancelled,
+    CapabilityMissing,
+    Denied,
+    Impossible,
+    Looping,
+    ModelError,
+)
+from agentd.events import EventKind
+from agentd.tools.tool import Tool
+from agentd.types import (
+    Clock,
+    Journal,
+    Models,
+    Outcome,
+    Plan,
+    Report,
+    Scope,
+    Step,
+    StepState,
+    Task,
+    TaskState,
+    ToolGate,
+)
+from agentd.workspace.paths import Workspace
+
+_ENDS: Mapping[type[AgentdError], TaskState] = {
+    BudgetExceeded: TaskState.BUDGET,
+    Looping: TaskState.LOOPED,
+    Denied: TaskState.DENIED,
+    CapabilityMissing: TaskState.IMPOSSIBLE,
+    Impossible: TaskState.IMPOSSIBLE,
+    Cancelled: TaskState.CANCELLED,
+    ModelError: TaskState.FAILED,
+    BadInput: TaskState.FAILED,
+}
+
+
+@dataclass(kw_only=True)
+class Runner:
+    """Runs tasks, each from its journal; shared by all workers."""
+
+    models: Models
+    gate: ToolGate
+    tools: Mapping[str, Tool]
+    """What a model may choose from."""
+    record: Record
+    emit: Record
+    clock: Clock
+    repeats: int = 3
+    _compact: Compact = field(init=False)
+    _constrained: Constrained = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._compact = Compact(tools=self.tools.values())
+        self._constrained = Constrained(narrow=Narrow(self.tools.values()))
+
+    def run(self, task: Task, journal: Journal, cancel: threading.Event) -> Report:
+        """Plan, do each step, check, report. A wait for a person, a lost lease and a stop leave as exceptions."""
+        work = self._work(task, journal, cancel)
+        outcomes: list[Outcome] = []
+        try:
+            chooser: Chooser = self._compact if self._is_compact() else self._constrained
+            plan = self._plan(work)
+            for number, step in enumerate(plan.steps, 1):
+                outcome = self._step(work, chooser, number, step)
+                outcomes.append(outcome)
+                if outcome.state is StepState.FAILED:
+                    break
+            checks = () if outcomes[-1].state is StepState.FAILED else run_checks(work, task.checks)
+            return report.done(work, outcomes, checks)
+        except tuple(_ENDS) as error:
+            state = next(state for kind, state in _ENDS.items() if isinstance(error, kind))
+            return report.ended(work, state, str(error), answer="\n".join(o.text for o in outcomes))
+
+    def _work(self, task: Task, journal: Journal, cancel: threading.Event) -> Work:
+        limits = Limits(task.budget, clock=self.clock, cancel=cancel, deadline=task.deadline)
+        scope = Scope(
+            task=task.id,
+            workspace=task.workspace,
+            level=task.level,
+            journal=journal,
+            origin=task.origin,
+            cancel=cancel,
+            deadline=limits.deadline,
+        )
+        return Work(
+            task=task,
+            scope=scope,
+            workspace=Workspace(task.workspace),
+            tools=self.tools,
+            models=self.models,
+            gate=self.gate,
+            limits=limits,
+            repeats=Repeats(self.repeats),
+            record=self.record,
+            emit=self.emit,
+        )
+
+    def _is_compact(self) -> bool:
+        return self.models.for_role("planner").profile.compact
+
+    def _plan(self, work: Work) -> Plan:
+        work.limits.check()
+        plan = self._compact.plan(work) if self._is_compact() else make_plan(work)
+        work.plan = plan
+        work.scope.journal.plan_made(plan)
+        self.emit(EventKind.PLAN_MADE, work.task.id, {"steps": [step.intent for step in plan.steps]})
+        return plan
+
+    def _step(self, work: Work, chooser: Chooser, number: int, step: Step) -> Outcome:
+        """Do a step and judge it; try again with what was found wrong, as often as the budget says."""
+        work.scope.journal.step_started(number)
+        self.emit(EventKind.STEP_STARTED, work.task.id, {"step": number, "intent": step.intent})
+        outcome = judge(work, step, run_step(work, chooser, step))
+        for _ in range(work.task.budget.retries if chooser.patience else 0):
+            if outcome.state is StepState.DONE:
+                break
+            outcome = judge(work, step, run_step(work, chooser, step, advice=outcome.text))
+        work.scope.journal.step_ended(number, outcome)
+        facts = {"step": number, "state": outcome.state, "checks": len(outcome.checks), "text": outcome.text[:500]}
+        self.emit(EventKind.STEP_JUDGED, work.task.id, facts)
+        return outcome

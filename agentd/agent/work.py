@@ -1,0 +1,77 @@
+"""One task being run: on whose behalf, within which limits, what it has seen and what it has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+
+from agentd.agent.calls import JournalledModel, Record
+from agentd.agent.limits import Limits, Repeats
+from agentd.tools.tool import Tool
+from agentd.types import Effect, JsonObject, Model, Models, Plan, Scope, Task, ToolCall, ToolGate, ToolResult, Usage
+from agentd.workspace.paths import Workspace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """A tool call and what came of it."""
+
+    call: ToolCall
+    result: ToolResult
+
+
+@dataclass(slots=True, kw_only=True)
+class Work:
+    """Keys are numbered in the order of the calls, so a replay after a crash finds each result again."""
+
+    task: Task
+    scope: Scope
+    workspace: Workspace
+    tools: Mapping[str, Tool]
+    """What the agent may choose from."""
+    models: Models
+    gate: ToolGate
+    limits: Limits
+    repeats: Repeats
+    record: Record
+    emit: Record
+    plan: Plan | None = None
+    evidence: list[Evidence] = field(default_factory=list)
+    changed: dict[str, None] = field(default_factory=dict)
+    """Paths, in the order in which they were first touched."""
+    denials: int = 0
+    _numbers: Callable[[], int] = field(default_factory=lambda: count(1).__next__)
+
+    def model(self, role: str) -> Model:
+        return JournalledModel(
+            self.models.for_role(role),
+            role=role,
+            scope=self.scope,
+            limits=self.limits,
+            key=self.key,
+            record=self.record,
+            emit=self.emit,
+        )
+
+    def key(self) -> str:
+        return f"{self._numbers():05d}"
+
+    def remember(self, do: Callable[[], JsonObject]) -> JsonObject:
+        """What `do` finds in the world, the same again after a crash."""
+        return self.scope.journal.once(self.key(), Effect.PURE, do)
+
+    def run(self, call: ToolCall) -> ToolResult:
+        """Run a tool through the gate."""
+        self.limits.check()
+        result = self.gate.call(call, self.scope, self.key())
+        self.limits.spend(Usage(tool_calls=1))
+        self.changed.update(dict.fromkeys(result.changed))
+        return result
+
+    def act(self, call: ToolCall) -> ToolResult:
+        """Run a tool that a model chose: what it gives is evidence, and repeats are noticed."""
+        result = self.run(call)
+        self.evidence.append(Evidence(call=call, result=result))
+        self.repeats.saw(call, result)
+        return result
