@@ -7,8 +7,6 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import apsw
-
 from agentd.store.db import Database
 from agentd.types import Clock, JsonObject
 
@@ -17,6 +15,8 @@ FIRST = "0" * 64
 
 Fault = Literal["changed", "removed", "reordered", "truncated", "added"]
 
+_Row = tuple[Any, ...]
+_Found = tuple[Fault, int, str]
 _COLUMNS = "seq, at, kind, task, data, prev, hash"
 _quote = json.encoder.encode_basestring_ascii
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
@@ -59,7 +59,7 @@ class Audit:
         text = _canonical(data)
         with self._db.transaction() as connection:
             last, prev = connection.execute("SELECT seq, hash FROM audit_head").get
-            row = (last + 1, self._clock.now(), kind, task, text, prev)
+            row = (last + 1, float(self._clock.now()), kind, task, text, prev)
             self._db.execute(f"INSERT INTO audit ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, _hash(*row)))
         return int(row[0])
 
@@ -74,11 +74,49 @@ class Audit:
         with self._db.snapshot() as connection:
             seq, prev = 0, FIRST
             for row in connection.execute(f"SELECT {_COLUMNS} FROM audit ORDER BY seq"):
-                if fault := _fault(connection, seq + 1, prev, row):
+                if fault := self._fault(seq + 1, prev, row):
                     return _verdict(seq, prev, *fault)
                 seq, prev = row[0], row[6]
-            fault = _head_fault(connection, seq, prev)
-            return _verdict(seq, prev, *fault) if fault else AuditVerdict(ok=True, count=seq, head=prev)
+            fault = self._head_fault(seq, prev)
+        return _verdict(seq, prev, *fault) if fault else AuditVerdict(ok=True, count=seq, head=prev)
+
+    def _fault(self, seq: int, prev: str, row: _Row) -> _Found | None:
+        """What is wrong with `row`, which should be record `seq` and follow the hash `prev`."""
+        if row[0] != seq:
+            return "removed", seq, f"record {seq} is gone; {row[0]} comes next"
+        if _hash(*row[:6]) != row[6]:
+            return self._misplaced(seq, prev, row)
+        if row[5] != prev:
+            # Its own hash holds, so it is the one before that is not what it was when this one was written.
+            before = max(seq - 1, 1)
+            return "changed", before, f"record {before} is not the one that record {seq} was written after"
+        return None
+
+    def _misplaced(self, seq: int, prev: str, row: _Row) -> _Found:
+        """`row` does not have the hash that belongs to its place: was it moved there, or changed?"""
+        for found in self._db.rows(f"SELECT {_COLUMNS} FROM audit WHERE prev = ? AND seq <> ?", (prev, seq)):
+            place, *content, own_hash = found.values()
+            if _hash(seq, *content) == own_hash:
+                return "reordered", seq, f"record {seq} stands in the place of record {place}"
+        last = self._db.rows("SELECT max(seq) AS seq FROM audit UNION ALL SELECT seq FROM audit_head")
+        for place in range(1, max(found["seq"] for found in last) + 1):
+            if _hash(place, *row[1:6]) == row[6]:
+                return "removed", seq, f"record {seq} is gone; in its place stands record {place}"
+        return "changed", seq, f"record {seq} does not match its hash"
+
+    def _head_fault(self, seq: int, last: str) -> _Found | None:
+        """What is wrong with the end of the log, when all records to `seq` are sound."""
+        head = self._db.row("SELECT seq, hash FROM audit_head")
+        if head is None:
+            return "removed", seq + 1, f"what was written last is not known any more; the last record there is {seq}"
+        if head["seq"] > seq:
+            return "truncated", seq + 1, f"records {seq + 1} to {head['seq']} are gone from the end"
+        if head["seq"] < seq:
+            first = head["seq"] + 1
+            return "added", first, f"record {first} was not written by agentd, whose last one is {head['seq']}"
+        if head["hash"] != last:
+            return "changed", seq, f"record {seq} is not the one that was written last"
+        return None
 
 
 def _hash(seq: int, at: float, kind: str, task: str, data: str, prev: str) -> str:
@@ -87,46 +125,6 @@ def _hash(seq: int, at: float, kind: str, task: str, data: str, prev: str) -> st
         f'{{"at":{at!r},"data":{data},"kind":{_quote(kind)},"prev":{_quote(prev)},"seq":{seq},"task":{_quote(task)}}}'
     )
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-_Found = tuple[Fault, int, str]
-
-
-def _fault(connection: apsw.Connection, seq: int, prev: str, row: tuple[Any, ...]) -> _Found | None:
-    """What is wrong with `row`, which should be record `seq` and follow the hash `prev`."""
-    if row[0] != seq:
-        return "removed", seq, f"record {seq} is gone; {row[0]} comes next"
-    if _hash(*row[:6]) != row[6]:
-        return _misplaced(connection, seq, prev, row)
-    if row[5] != prev:
-        # Its own hash holds, so it is the record before that is not the one it was written after.
-        return "changed", max(seq - 1, 1), f"record {seq} was written after another record {seq - 1} than the one there"
-    return None
-
-
-def _misplaced(connection: apsw.Connection, seq: int, prev: str, row: tuple[Any, ...]) -> _Found:
-    """`row` does not have the hash that belongs to its place: was it moved there, or changed?"""
-    for found in connection.execute(f"SELECT {_COLUMNS} FROM audit WHERE prev = ? AND seq <> ?", (prev, seq)):
-        if _hash(seq, *found[1:6]) == found[6]:
-            return "reordered", seq, f"record {seq} stands in place {found[0]}"
-    last = connection.execute("SELECT max(seq) FROM audit").get
-    for place in range(1, last + 1000):
-        if _hash(place, *row[1:6]) == row[6]:
-            return "removed", seq, f"record {seq} is gone; in its place stands record {place}"
-    return "changed", seq, f"record {seq} does not match its hash"
-
-
-def _head_fault(connection: apsw.Connection, seq: int, last: str) -> _Found | None:
-    head = connection.execute("SELECT seq, hash FROM audit_head").fetchone()
-    if head is None:
-        return "removed", seq, f"the head of the log is gone; its last record is {seq}"
-    if head[0] > seq:
-        return "truncated", seq + 1, f"records {seq + 1} to {head[0]} are gone"
-    if head[0] < seq:
-        return "added", head[0] + 1, f"record {head[0] + 1} was not written by agentd: the log ended at {head[0]}"
-    if head[1] != last:
-        return "changed", seq, f"record {seq} is not the one that was written last"
-    return None
 
 
 def _verdict(count: int, head: str, fault: Fault, seq: int, message: str) -> AuditVerdict:

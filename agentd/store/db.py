@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import apsw
 
-from agentd.errors import Conflict, StoreError
+from agentd.errors import StoreError
+from agentd.store.backup import backup
 from agentd.store.ballast import Ballast
 from agentd.store.migrate import Migration, apply, migrations, pending
-from agentd.store.sqlite import CHECKSUM_BYTES, connect, damage, explain, is_full
+from agentd.store.sqlite import CHECKSUM_BYTES, connect, damage, explain, is_full, reason, unwritable
 from agentd.types import Clock
 
 Params = tuple[Any, ...]
@@ -113,10 +114,10 @@ class Database:
                 self._begin(own)
                 yield own.connection
                 self._commit(own)
-            except apsw.Error as error:
-                full = is_full(error, own.connection)
-                self._end(own)
-                raise explain(error, self.path, full=full) from error
+            except apsw.Error as error:  # from the block's own use of the connection
+                if is_full(error, own.connection):
+                    self._make_room()
+                self._fail(own, error)
             finally:
                 after = self._end(own)
             for fn in after:
@@ -146,15 +147,15 @@ class Database:
 
     def rows(self, sql: str, params: Params = ()) -> list[dict[str, Any]]:
         """All rows, each by column name."""
+        own = self._own()
+        cursor = self._run(own, sql, params)
         try:
-            cursor = self._run(self._own(), sql, params)
-            try:
-                names = [column[0] for column in cursor.get_description()]
-            except apsw.ExecutionCompleteError:  # how a cursor without rows answers
-                return []
+            names = [column[0] for column in cursor.get_description()]
             return [dict(zip(names, values, strict=True)) for values in cursor]
+        except apsw.ExecutionCompleteError:  # how a cursor without rows answers
+            return []
         except apsw.Error as error:
-            raise explain(error, self.path) from error
+            self._fail(own, error)
 
     def row(self, sql: str, params: Params = ()) -> dict[str, Any] | None:
         """The first row, or None."""
@@ -164,34 +165,15 @@ class Database:
     def execute(self, sql: str, params: Params = ()) -> None:
         """Write, as a part of this thread's transaction or in one of its own."""
         own = self._own()
-        if not own.depth:
-            with self.transaction():
-                self._run(own, sql, params).fetchall()
-            return
-        try:
+        if own.depth:
             self._run(own, sql, params).fetchall()
-        except apsw.Error as error:
-            raise explain(error, self.path, full=is_full(error, own.connection)) from error
+            return
+        with self.transaction():
+            self._run(own, sql, params).fetchall()
 
     def backup(self, target: Path) -> None:
         """Write a whole, compact copy to `target`, which must not exist (`Conflict`); others go on meanwhile."""
-        if target.exists():
-            raise Conflict(f"{target} exists already", hint="name a file that does not exist yet")
-        part = target.with_name(f".{target.name}.part")
-        try:
-            part.unlink(missing_ok=True)
-            self.connection().execute("VACUUM INTO ?", (str(part),))
-            os.chmod(part, 0o600)
-            _sync(part)
-            os.link(part, target)  # unlike a rename it never replaces a file that came in between
-        except FileExistsError:
-            raise Conflict(f"{target} exists already", hint="name a file that does not exist yet") from None
-        except apsw.Error as error:
-            raise explain(error, target, full=is_full(error, self.connection())) from error
-        except OSError as error:
-            raise StoreError(f"the backup {target} cannot be written: {error}") from error
-        finally:
-            part.unlink(missing_ok=True)
+        backup(self.connection(), self.path, target)
 
     def close(self) -> None:
         """Wait for the running transaction, then let go of the file; later uses raise `StoreError`."""
@@ -215,7 +197,7 @@ class Database:
             try:
                 connection = connect(self.path)
             except apsw.Error as error:
-                raise explain(error, self.path, full=is_full(error)) from error
+                raise reason(error, self.path, full=is_full(error)) from error
             return self._adopt(connection)
 
     def _adopt(self, connection: apsw.Connection) -> _Own:
@@ -232,11 +214,21 @@ class Database:
             return connection.execute(sql, params)
         except apsw.Error as error:
             if not is_full(error, connection) or not self._make_room():
-                raise
+                self._fail(own, error)
+        try:
             if own.depth:
                 own.log.entries.pop()  # the one that failed
                 self._again(own)
             return connection.execute(sql, params)
+        except apsw.Error as error:
+            self._fail(own, error)
+
+    def _fail(self, own: _Own, error: apsw.Error) -> NoReturn:
+        """Raise what a person understands; a statement that is itself wrong stays an apsw error."""
+        better = explain(error, self.path, full=is_full(error, own.connection))
+        if better is None:
+            raise error
+        raise better from error
 
     # transactions -----------------------------------------------------------------------------------------------------
 
@@ -302,11 +294,11 @@ class Database:
             self._try_open(known, clock)
         except apsw.Error as error:
             if not is_full(error) or not self._make_room():
-                raise explain(error, self.path, full=is_full(error)) from error
+                raise reason(error, self.path, full=is_full(error)) from error
             try:
                 self._try_open(known, clock)
             except apsw.Error as again:
-                raise explain(again, self.path, full=is_full(again)) from again
+                raise reason(again, self.path, full=is_full(again)) from again
 
     def _try_open(self, known: list[Migration], clock: Clock) -> None:
         fresh = _is_fresh(self.path)
@@ -344,14 +336,14 @@ def _is_fresh(path: Path) -> bool:
 def _checked(connection: apsw.Connection, known: list[Migration], path: Path) -> list[Migration]:
     """The migrations that a file lacks which is sound, ours, and writable."""
     connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # reads the header
-    if connection.reserve_bytes("main") != CHECKSUM_BYTES:
-        raise StoreError(f"{path} is not a database of agentd, or its header is damaged: it has no page checksums")
+    if connection.reserve_bytes("main") != CHECKSUM_BYTES or not connection.pragma("checksum_verification"):
+        raise damage(path, "by its header its pages have no checksums, so agentd did not write it like this")
     lacking = pending(connection, known, path)
     found = [row[0] for row in connection.execute("PRAGMA quick_check(5)")]
     if found != ["ok"]:
         raise damage(path, "; ".join(found))
     if connection.readonly("main"):
-        raise explain(apsw.ReadOnlyError("the file is read-only"), path)
+        raise unwritable(path, "it is read-only")
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("ROLLBACK")
     if connection.pragma("journal_mode") != "wal":
@@ -371,11 +363,3 @@ def _close(connection: apsw.Connection) -> None:
                 return
             connection.interrupt()
             time.sleep(0.01)
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

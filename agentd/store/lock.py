@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -15,6 +16,7 @@ else:
     import fcntl
 
 _NAME = "agentd.lock"
+_TAKEN = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 _PID_SECONDS = 0.5
 _PID_WIDTH = 20
 _LOCKED_BYTE = 1 << 20  # Windows keeps others from reading what is locked, and the pid is for them
@@ -39,14 +41,30 @@ class DaemonLock:
                 f"the lock {path} cannot be opened: {error}",
                 hint=f"the user who runs agentd must be able to write the folder {state_dir}",
             ) from error
-        if not _try_lock(fd):
-            pid = _read_pid(fd)
+        try:
+            if not _try_lock(fd):
+                raise AlreadyRunning(
+                    f"agentd runs already in {state_dir} (pid {_read_pid(fd) or 'unknown'})",
+                    hint="stop it with: agentd down",
+                )
+            _write_pid(fd, str(os.getpid()))
+        except BaseException:
             os.close(fd)
-            raise AlreadyRunning(
-                f"agentd runs already in {state_dir} (pid {pid or 'unknown'})", hint="stop it with: agentd down"
-            )
-        _write_pid(fd, str(os.getpid()))
+            raise
         return cls(path, fd)
+
+    @classmethod
+    def holder(cls, state_dir: Path) -> int | None:
+        """The pid of the daemon of `state_dir`, or None when none runs."""
+        try:
+            fd = os.open(state_dir / _NAME, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+        except OSError:
+            return None
+        try:
+            pid = "" if _try_lock(fd) else _read_pid(fd)
+        finally:
+            os.close(fd)
+        return int(pid) if pid.isdecimal() else None
 
     def release(self) -> None:
         """Let another daemon start. The file stays: removing it could remove one that another holds already."""
@@ -64,8 +82,12 @@ def _try_lock(fd: int) -> bool:
             msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
         else:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
+    except OSError as error:
+        if error.errno in _TAKEN:
+            return False
+        raise StoreError(
+            f"the lock cannot be taken: {error}", hint="keep the home on a local file system, which knows locks"
+        ) from error
     return True
 
 

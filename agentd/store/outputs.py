@@ -9,6 +9,7 @@ from agentd.store.db import Database
 from agentd.types import Clock
 
 MAX_BYTES = 1024 * 1024
+_NOTE = 100  # room for the words on what was left out
 _HANDLE = re.compile(r"out-([1-9]\d{0,17})")
 
 
@@ -39,7 +40,6 @@ def _capped(text: str) -> str:
     data = text.encode("utf-8", "backslashreplace")
     if len(data) <= MAX_BYTES:
         return data.decode()
-    note = f"\n… {len(data) - MAX_BYTES} bytes and more were left out here …\n"
-    room = MAX_BYTES - len(note.encode())
-    head, tail = data[: room * 3 // 4], data[-(room // 4) :]
+    head, tail = data[: MAX_BYTES * 3 // 4], data[-(MAX_BYTES // 4 - _NOTE) :]
+    note = f"\n… {len(data) - len(head) - len(tail)} bytes were left out here …\n"
     return head.decode("utf-8", "ignore") + note + tail.decode("utf-8", "ignore")

@@ -86,8 +86,8 @@ def is_full(error: apsw.Error, connection: apsw.Connection | None = None) -> boo
     return connection is not None and connection.system_errno in _NO_ROOM
 
 
-def explain(error: apsw.Error, path: Path, *, full: bool = False) -> Exception:
-    """The error to raise instead: `DiskFull` or `StoreError` where the file is at fault, else `error` itself."""
+def explain(error: apsw.Error, path: Path, *, full: bool = False) -> StoreError | None:
+    """What to raise instead where the file is at fault and not the statement: `DiskFull` or another `StoreError`."""
     if full:
         return DiskFull(
             f"the disk is full: {path} cannot grow ({error})",
@@ -97,15 +97,26 @@ def explain(error: apsw.Error, path: Path, *, full: bool = False) -> Exception:
     if damaged or isinstance(error, apsw.CorruptError | apsw.NotADBError):
         return damage(path, "a page does not match its checksum" if damaged else str(error))
     if isinstance(error, apsw.ReadOnlyError | apsw.CantOpenError | apsw.PermissionsError):
-        return StoreError(
-            f"the database {path} cannot be written: {error}",
-            hint=f"the user who runs agentd must be able to write {path} and the folder {path.parent}",
-        )
+        return unwritable(path, str(error))
+    if isinstance(error, apsw.ConnectionClosedError):
+        return StoreError(f"the database {path} is closed")
     if isinstance(error, apsw.BusyError | apsw.LockedError):
         return StoreError(f"another program holds the database {path}: {error}", hint="end it, then try again")
     if isinstance(error, apsw.IOError):
         return StoreError(f"reading or writing the database {path} failed: {error}", hint="look after its disk")
-    return error
+    return None
+
+
+def reason(error: apsw.Error, path: Path, *, full: bool) -> StoreError:
+    """As `explain`, where no statement can be wrong."""
+    return explain(error, path, full=full) or StoreError(f"the database {path} cannot be used: {error}")
+
+
+def unwritable(path: Path, why: str) -> StoreError:
+    return StoreError(
+        f"the database {path} cannot be written: {why}",
+        hint=f"the user who runs agentd must be able to write {path} and the folder {path.parent}",
+    )
 
 
 def _extended(error: apsw.Error) -> int:
