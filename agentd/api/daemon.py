@@ -1,0 +1,56 @@
+"""Endpoints of the daemon itself: status, backup, shutdown."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict
+
+from agentd import __version__
+from agentd.api.deps import Core
+from agentd.errors import BadInput
+
+router = APIRouter(prefix="/api", tags=["daemon"])
+
+
+class BackupBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    path: str
+
+
+@router.get("/status")
+def status(core: Core, request: Request) -> dict[str, Any]:
+    """Process, home, addresses, tasks in each state, and the models in memory."""
+    started: float = request.app.state.started
+    return {
+        "pid": os.getpid(),
+        "version": __version__,
+        "home": str(core.settings.home),
+        "socket": str(core.settings.socket_path),
+        "url": request.app.state.url,
+        "started": started,
+        "uptime": round(core.clock.now() - started, 3),
+        "queue": core.queue.counts(),
+        "running": core.worker.running(),
+        "models": core.models.loaded(),
+    }
+
+
+@router.post("/backup")
+def backup(core: Core, body: BackupBody) -> dict[str, Any]:
+    """Copy the database to a new file on the daemon's machine."""
+    target = Path(body.path)
+    if not target.is_absolute():
+        raise BadInput(f"the path {body.path!r} is not absolute", hint="give the whole path of the new file")
+    core.db.backup(target)
+    return {"path": str(target), "bytes": target.stat().st_size}
+
+
+@router.post("/shutdown", status_code=202)
+def shutdown(request: Request) -> dict[str, Any]:
+    """Stop the daemon; what runs goes on at its next start."""
+    request.app.state.shut_down()
+    return {"stopping": True, "pid": os.getpid()}

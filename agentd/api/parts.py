@@ -1,0 +1,145 @@
+"""Endpoints of the parts: tools, models, audit, policy."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from agentd.api.deps import Core
+from agentd.api.direct import DirectJournal
+from agentd.api.shapes import decision_json, rules_json
+from agentd.app import App
+from agentd.errors import BadInput, Denied, NotFound
+from agentd.policy.commands import action_of
+from agentd.tools.tool import Tool
+from agentd.types import AccessLevel, Scope, ToolCall, ToolResult
+
+router = APIRouter(prefix="/api", tags=["parts"])
+
+_EVERYTHING = 1_000_000
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ToolCallBody(_Body):
+    """A call of a tool by a person; `level` None takes the configured default."""
+
+    args: dict[str, Any] = Field(default_factory=dict)
+    workspace: str
+    level: AccessLevel | None = None
+
+
+class PolicyQuestion(_Body):
+    """A command line, or an action such as `fs.write src/a.py`; exactly one of the two."""
+
+    command: str | None = None
+    action: str | None = None
+    level: AccessLevel | None = None
+
+
+@router.get("/tools")
+def list_tools(core: Core) -> list[dict[str, Any]]:
+    """Every tool: name, what it does, and how it is called."""
+    return [_tool_line(tool) for tool in core.tools.values()]
+
+
+@router.get("/tools/{name}")
+def get_tool(core: Core, name: str) -> dict[str, Any]:
+    """One tool with its guide, the schema of its arguments, and examples."""
+    tool = _tool(core, name)
+    return _tool_line(tool) | {
+        "guide": tool.guide,
+        "schema": tool.schema,
+        "examples": list(tool.examples),
+        "effect": tool.effect.value,
+    }
+
+
+@router.post("/tools/{name}/call")
+def call_tool(core: Core, request: Request, name: str, body: ToolCallBody) -> ToolResult:
+    """Run a tool through the gate, outside any task."""
+    _tool(core, name)
+    scope = Scope(
+        task="",
+        workspace=body.workspace,
+        level=_level(core, body.level),
+        journal=DirectJournal(),
+        cancel=request.app.state.stopping,
+    )
+    return core.gate.call(ToolCall(tool=name, args=body.args), scope, f"direct-{secrets.token_hex(8)}")
+
+
+@router.get("/models")
+def list_models(core: Core) -> dict[str, Any]:
+    """The roles with their candidates in order, the models of the catalog, and which of them are in memory."""
+    return {"roles": core.catalog.roles, "models": [], "loaded": core.models.loaded()}
+
+
+@router.get("/audit")
+def audit_tail(
+    core: Core, limit: Annotated[int, Query(ge=1, le=10_000)] = 50, task: str | None = None
+) -> list[dict[str, Any]]:
+    """The last records of the audit log, the oldest of them first."""
+    return [asdict(record) for record in core.audit.tail(limit, task)]
+
+
+@router.get("/audit/verify")
+def audit_verify(core: Core) -> dict[str, Any]:
+    """Whether any record of the audit log was changed, removed or moved, and which is the first."""
+    return asdict(core.audit.verify())
+
+
+@router.get("/policy")
+def policy_rules(core: Core) -> dict[str, Any]:
+    """The levels and the rules."""
+    return rules_json(core.policy)
+
+
+@router.post("/policy/check")
+def policy_check(core: Core, body: PolicyQuestion) -> dict[str, Any]:
+    """What policy would say."""
+    if (body.command is None) == (body.action is None):
+        raise BadInput("give either command or action")
+    level = _level(core, body.level)
+    action = action_of(body.command if body.command is not None else body.action or "")
+    return decision_json(action, level, core.policy.decide(action, level=level))
+
+
+@router.get("/policy/explain")
+def policy_explain(core: Core, task: str) -> list[dict[str, Any]]:
+    """Every decision that was made in a task, with its rule and reason."""
+    core.queue.get(task)
+    records = core.audit.tail(_EVERYTHING, task)
+    return [asdict(record) for record in records if record.kind == "tool.decided"]
+
+
+def _tool(core: App, name: str) -> Tool:
+    found = core.tools.get(name)
+    if found is None:
+        raise NotFound(f"there is no tool {name[:60]!r}", hint=f"there are {', '.join(core.tools)}")
+    return found
+
+
+def _tool_line(tool: Tool) -> dict[str, Any]:
+    return {
+        "name": tool.name,
+        "description": tool.description,
+        "signature": tool.signature(),
+        "annotations": asdict(tool.annotations),
+    }
+
+
+def _level(core: App, asked: AccessLevel | None) -> AccessLevel:
+    """The level asked for, or the configured one; `Denied` above the highest that is allowed."""
+    highest = core.settings.policy.max_level
+    if asked is None:
+        return AccessLevel(min(core.settings.policy.default_level, highest))
+    if asked > highest:
+        raise Denied(f"level {int(asked)} is above the highest that is allowed here, {highest}")
+    return asked

@@ -1,0 +1,84 @@
+"""Errors as HTTP answers: a status for each code, and one JSON form."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from agentd.errors import AgentdError, BadInput
+from agentd.telemetry import get_logger
+
+log = get_logger(__name__)
+
+_STATUS = {
+    "input.invalid": 400,
+    "tool.misused": 400,
+    "auth.required": 401,
+    "policy.denied": 403,
+    "policy.needs_approval": 403,
+    "input.not_found": 404,
+    "input.method": 405,
+    "conflict": 409,
+    "daemon.already_running": 409,
+    "input.too_large": 413,
+    "tool.failed": 422,
+    "model.bad_reply": 502,
+    "model.failed": 503,
+    "model.missing": 503,
+    "store.unusable": 503,
+    "daemon.stopping": 503,
+    "daemon.unreachable": 503,
+    "store.disk_full": 507,
+}
+
+
+class TooLarge(BadInput):
+    """A body of more bytes than the daemon takes."""
+
+    code = "input.too_large"
+
+
+def answer(error: AgentdError) -> JSONResponse:
+    """The answer that says what failed; usable as an ASGI application of its own."""
+    status = _STATUS.get(error.code, 409 if error.code.startswith("task.") else 500)
+    body = {"code": error.code, "message": error.message, "hint": error.hint}
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    return JSONResponse({"error": body}, status_code=status, headers=headers)
+
+
+def install(api: FastAPI) -> None:
+    """Let every error leave in the one form."""
+
+    @api.exception_handler(AgentdError)
+    async def known(request: Request, error: AgentdError) -> JSONResponse:
+        return answer(error)
+
+    @api.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return answer(BadInput("; ".join(_describe(e) for e in error.errors()), hint="see /openapi.json"))
+
+    @api.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+        problem = AgentdError(f"{error.detail}: {request.method} {request.url.path}", hint="see /openapi.json")
+        problem.code = {404: "input.not_found", 405: "input.method"}.get(error.status_code, "input.invalid")
+        return answer(problem)
+
+    @api.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:
+        log.error("a request failed", method=request.method, path=request.url.path, exc_info=error)
+        return answer(
+            AgentdError(f"internal error: {type(error).__name__}: {error}", hint="the daemon's log says more")
+        )
+
+
+def _describe(error: dict[str, object]) -> str:
+    place = error["loc"]
+    parts = [str(part) for part in place if part not in ("body", "query", "header")] if isinstance(place, tuple) else []
+    where = ".".join(parts) or "the request"
+    if error["type"] == "json_invalid":
+        return "the body is not JSON in UTF-8"
+    if error["type"] == "missing":
+        return f"{where}: missing"
+    return f"{where}: {error['msg']}, got {error['input']!r:.120}"

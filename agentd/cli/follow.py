@@ -1,0 +1,127 @@
+"""Follows a task to its end and shows its plan: live on a terminal, line by line elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, Protocol
+
+from agentd.cli import output
+from agentd.cli.client import Client
+from agentd.cli.options import Invocation
+
+ENDED = frozenset(
+    {"verified", "claimed", "failed", "looped", "budget", "denied", "impossible", "cancelled", "rolled_back"}
+)
+_PLAN_EVENTS = frozenset({"TaskStarted", "PlanMade", "StepStarted", "StepJudged"})
+_STOP_EVENTS = frozenset({"TaskFinished", "TaskWaiting"})
+_MARKS = {"pending": "·", "running": ">", "done": "✓", "failed": "✗"}
+
+
+class View(AbstractContextManager["View"], Protocol):
+    """Shows how a task goes on."""
+
+    def task(self, task: Mapping[str, Any]) -> None:
+        """The task as it stands now."""
+        ...
+
+    def tool(self, event: Mapping[str, Any]) -> None:
+        """A tool was run."""
+        ...
+
+
+def follow(client: Client, task_id: str, view: View, deadline: float | None = None) -> dict[str, Any]:
+    """The task once it has ended or waits for a person. `TimedOut` after `deadline` (on `time.monotonic()`)."""
+    for event in client.events(task=task_id, deadline=deadline):
+        kind = event["kind"]
+        if kind in _STOP_EVENTS:
+            task = client.task(task_id)
+            if task["state"] in ENDED or task["state"] == "waiting":
+                view.task(task)
+                return task
+        elif kind in _PLAN_EVENTS:
+            view.task(client.task(task_id))
+        elif kind == "ToolFinished":
+            view.tool(event)
+    return client.task(task_id)
+
+
+def view_for(invocation: Invocation) -> View:
+    """Nothing with -q or --json, a live plan where stderr is a terminal, else lines."""
+    if invocation.quiet or invocation.json:
+        return Silence()
+    if sys.stderr.isatty() and not invocation.verbose:
+        from agentd.cli.live import LivePlan  # rich takes 80 ms to import and is of use on a terminal alone
+
+        return LivePlan()
+    return Lines(verbose=invocation.verbose)
+
+
+class Silence:
+    """Shows nothing."""
+
+    def __enter__(self) -> Silence:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def task(self, task: Mapping[str, Any]) -> None:
+        return None
+
+    def tool(self, event: Mapping[str, Any]) -> None:
+        return None
+
+
+class Lines(Silence):
+    """Says each change once, on a line of stderr."""
+
+    def __init__(self, *, verbose: bool = False) -> None:
+        self._verbose = verbose
+        self._said: dict[int, str] = {}
+        self._steps: list[str] = []
+
+    def task(self, task: Mapping[str, Any]) -> None:
+        steps = [step["intent"] for step in (task["plan"] or {"steps": []})["steps"]]
+        if steps and steps != self._steps:
+            self._steps, self._said = steps, {}
+            output.note(f"plan: {len(steps)} step{'s' if len(steps) > 1 else ''}")
+        for number, outcome in enumerate(task["outcomes"], start=1):
+            self._step(number, outcome)
+
+    def _step(self, number: int, outcome: Mapping[str, Any]) -> None:
+        state = outcome["state"]
+        if state == "pending" or self._said.get(number) == state:
+            return
+        self._said[number] = state
+        intent = self._steps[number - 1] if number <= len(self._steps) else ""
+        text = intent if state == "running" or not outcome["text"] else outcome["text"]
+        output.note(output.harmless(f"step {number} {state}: {output.one_line(text, 200)}"))
+
+    def tool(self, event: Mapping[str, Any]) -> None:
+        if self._verbose:
+            output.note(f"  {tool_line(event)}")
+
+
+def tool_line(event: Mapping[str, Any]) -> str:
+    """One line about a tool that was run."""
+    data = event["data"]
+    ended = "" if data.get("ok", True) else " (failed)"
+    return output.harmless(output.one_line(f"{data.get('tool', 'tool')}{ended}: {data.get('text', '')}", 160)).rstrip(
+        ": "
+    )
+
+
+def plan_lines(task: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """For each step of the plan: its state, a mark for it, and its words."""
+    outcomes = task["outcomes"]
+    lines = []
+    for index, step in enumerate((task["plan"] or {"steps": []})["steps"]):
+        state = outcomes[index]["state"] if index < len(outcomes) else "pending"
+        words = output.harmless(output.one_line(f"{index + 1}. {step['intent']}", 200))
+        lines.append((state, _MARKS.get(state, "?"), words))
+    return lines

@@ -1,0 +1,78 @@
+"""The options that every command takes, before or after its name, and what they were set to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+
+@dataclass(slots=True)
+class Invocation:
+    """What the global options of this call say."""
+
+    home: str | None = None
+    host: str | None = None
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    yes: bool = False
+    no_input: bool = False
+
+
+def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    """Set only what was given, so that an option before the command is not undone by its absence after it."""
+    if value and param.name is not None:
+        setattr(ctx.ensure_object(Invocation), param.name.replace("-", "_"), value)
+
+
+def _global_options(*, hidden: bool) -> list[click.Option]:
+    def option(*names: str, help: str, hidden: bool = hidden, **more: Any) -> click.Option:
+        return click.Option(names, expose_value=False, is_eager=True, callback=_keep, help=help, hidden=hidden, **more)
+
+    folder = click.Path(file_okay=False)
+    return [
+        option("--home", metavar="DIR", type=folder, help="The home to use (else AGENTD_HOME, else the usual one)."),
+        option(
+            "--host", metavar="URL", help="Talk to the daemon at this http:// or unix:// address (else AGENTD_HOST)."
+        ),
+        option("--json", is_flag=True, hidden=False, help="Print JSON; errors too, on stderr."),
+        option("-q", "--quiet", is_flag=True, help="Say nothing on stderr but errors."),
+        option("-v", "--verbose", is_flag=True, help="Say more on stderr."),
+        option("-y", "--yes", is_flag=True, help="Answer yes to questions; never overrules a policy's deny."),
+        option("--no-input", is_flag=True, help="Ask nothing, also on a terminal."),
+    ]
+
+
+GLOBAL_OPTIONS = _global_options(hidden=False)
+_AGAIN = _global_options(hidden=True)
+
+
+class Command(click.Command):
+    """A command that takes the global options too."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        return [*super().get_params(ctx), *_AGAIN]
+
+
+class Group(click.Group):
+    """A group of such commands."""
+
+    command_class = Command
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        return [*super().get_params(ctx), *_AGAIN]
+
+
+def command(name: str, **settings: Any) -> Callable[[Callable[..., Any]], Command]:
+    """Make a `Command` of a function that takes an `Invocation` first and returns its exit code, or None for 0."""
+
+    def decorate(function: Callable[..., Any]) -> Command:
+        takes_invocation = click.make_pass_decorator(Invocation, ensure=True)
+        made = click.command(name, cls=Command, **settings)(takes_invocation(function))
+        assert isinstance(made, Command)
+        return made
+
+    return decorate

@@ -1,0 +1,223 @@
+"""`run` and `submit`: put a task into the queue, and follow it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from agentd.cli import output, times
+from agentd.cli.client import Client, TimedOut
+from agentd.cli.follow import ENDED, Silence, follow, view_for
+from agentd.cli.options import Invocation, command
+from agentd.cli.start import ensure_daemon
+from agentd.errors import AgentdError, BadInput, Conflict
+
+_MAX_INPUT = 4 * 1024 * 1024
+_CANCEL_SECONDS = 15.0
+"""How long to wait for a cancelled task to come to its end."""
+
+_goal = click.argument("goal", nargs=-1, required=True)
+_workspace = click.option(
+    "--workspace",
+    "-w",
+    metavar="DIR",
+    default=".",
+    type=click.Path(file_okay=True),
+    help="Folder to work in (the current one).",
+)
+_level = click.option(
+    "--level",
+    type=click.IntRange(0, 4),
+    help="Access level: 0 read, 1 write files, 2 run tests, 3 commit, 4 more shell (else the configured one).",
+)
+_check = click.option(
+    "--check", "checks", metavar="CMD", multiple=True, help="Command that must exit 0 at the end; may be repeated."
+)
+
+
+@command("run")
+@_goal
+@_workspace
+@_level
+@_check
+@click.option(
+    "--timeout", metavar="S", type=click.FloatRange(0, min_open=True), help="Cancel it after S seconds, exit 124."
+)
+def run(
+    invocation: Invocation,
+    goal: tuple[str, ...],
+    workspace: str,
+    level: int | None,
+    checks: tuple[str, ...],
+    timeout: float | None,
+) -> int:
+    """Do a task and follow it to its end.
+
+    GOAL is what is to be done, in words; - reads it from stdin. The answer goes to stdout, everything else to stderr.
+    The daemon is started when none runs.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    request = _request(goal, workspace, level, checks)
+    client = ensure_daemon(invocation)
+    task = _submit(client, request)
+    try:
+        with view_for(invocation) as view:
+            task = follow(client, task["id"], view, deadline)
+    except TimedOut:
+        task = _cancel(client, task["id"])
+        if task["state"] == "cancelled":
+            show_result(invocation, task)
+            _say(invocation, f"task {task['id']} had not ended after {timeout:g} s and was cancelled")
+            return output.TIMED_OUT
+    except KeyboardInterrupt:
+        return _interrupted(invocation, client, task["id"])
+    show_result(invocation, task)
+    return output.exit_code_for(task["state"])
+
+
+@command("submit")
+@_goal
+@_workspace
+@_level
+@_check
+@click.option("--at", metavar="T", help="Not before T: 22:00, 2h, or an ISO date.")
+@click.option("--deadline", metavar="T", help="Not after T: 22:00, 2h, or an ISO date.")
+@click.option("--priority", metavar="N", type=int, default=0, help="Higher ones come first (0).")
+@click.option("--after", metavar="ID", multiple=True, help="Only when this task has succeeded; may be repeated.")
+@click.option("--key", metavar="KEY", help="Idempotency key: the same key and request again give the same task.")
+def submit(
+    invocation: Invocation,
+    goal: tuple[str, ...],
+    workspace: str,
+    level: int | None,
+    checks: tuple[str, ...],
+    at: str | None,
+    deadline: str | None,
+    priority: int,
+    after: tuple[str, ...],
+    key: str | None,
+) -> None:
+    """Queue a task and print its id.
+
+    GOAL is what is to be done, in words; - reads it from stdin. The daemon is started when none runs.
+    """
+    now = time.time()
+    request = _request(goal, workspace, level, checks) | {
+        "not_before": times.future(at, now) if at else None,
+        "deadline": times.future(deadline, now) if deadline else None,
+        "priority": priority,
+        "after": list(after),
+    }
+    task = _submit(ensure_daemon(invocation), request, key)
+    if invocation.json:
+        output.data_json(task)
+    else:
+        output.data(task["id"])
+
+
+def show_result(invocation: Invocation, task: Mapping[str, Any]) -> None:
+    """The answer on stdout, and on stderr how far it can be relied on."""
+    if invocation.json:
+        output.data_json(task)
+        return
+    report = task["report"] or {}
+    if report.get("answer"):
+        output.data(output.harmless(report["answer"]) if sys.stdout.isatty() else report["answer"])
+    _say(invocation, output.harmless(verdict(task)))
+
+
+def verdict(task: Mapping[str, Any]) -> str:
+    """One line: what was verified, that nothing was, or why it ended otherwise."""
+    state, report = task["state"], task["report"] or {}
+    word = output.paint_state(state, stream=sys.stderr)
+    if state == "verified":
+        passed = [check["check"]["target"] for check in report["checks"] if check["passed"]]
+        return f"{word}: {'; '.join(passed or report['verified']) or 'its checks passed'}"
+    if state == "claimed":
+        return f"{word} (no check ran)"
+    if state == "waiting":
+        return f"{word}: {output.one_line(task['question'])}"
+    return f"{word}: {output.one_line(report.get('reason', ''))}".rstrip(": ")
+
+
+def _request(goal: tuple[str, ...], workspace: str, level: int | None, checks: tuple[str, ...]) -> dict[str, Any]:
+    words = _from_stdin() if goal == ("-",) else " ".join(goal)
+    if not words.strip():
+        raise BadInput("the goal is empty", hint="say in words what is to be done")
+    return {
+        "goal": words,
+        "workspace": os.path.abspath(os.path.expanduser(workspace)),
+        "level": level,
+        "checks": [{"kind": "command", "target": line} for line in checks],
+        "origin": "cli",
+    }
+
+
+def _from_stdin() -> str:
+    content = sys.stdin.buffer.read(_MAX_INPUT)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput(
+            f"the goal on stdin is no UTF-8 text: byte {error.start + 1} is 0x{content[error.start]:02x}",
+            hint="give text; name a binary file by its path instead",
+        ) from None
+
+
+def _submit(client: Client, request: Mapping[str, Any], key: str | None = None) -> dict[str, Any]:
+    task: dict[str, Any] = client.post(
+        "/api/tasks", request, headers={"Idempotency-Key": key if key is not None else os.urandom(16).hex()}
+    )
+    return task
+
+
+def _interrupted(invocation: Invocation, client: Client, task_id: str) -> int:
+    """Ctrl-C: ask once whether to leave the task running; without a terminal it is cancelled."""
+    if _may_ask(invocation) and _wants_to_leave(task_id):
+        _say(invocation, f"it goes on; to follow it: agentd wait {task_id}")
+        return output.INTERRUPTED
+    task = _cancel(client, task_id)
+    show_result(invocation, task)
+    return output.INTERRUPTED
+
+
+def _may_ask(invocation: Invocation) -> bool:
+    return not (invocation.no_input or invocation.yes) and sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _wants_to_leave(task_id: str) -> bool:
+    try:
+        answer = click.prompt(
+            f"\nTask {task_id} is under way. Cancel it, or leave it running? [c/l]",
+            default="c",
+            show_default=False,
+            prompt_suffix=" ",
+            err=True,
+        )
+    except (click.Abort, KeyboardInterrupt):
+        return False
+    return str(answer).strip().lower().startswith("l")
+
+
+def _cancel(client: Client, task_id: str) -> dict[str, Any]:
+    """Cancel a task and wait a while for its end; the task as it then stands."""
+    try:
+        task: dict[str, Any] = client.post(f"/api/tasks/{task_id}/cancel")
+    except Conflict:
+        return client.task(task_id)  # it has ended by itself in this moment
+    if task["state"] in ENDED:
+        return task
+    try:
+        return follow(client, task_id, Silence(), time.monotonic() + _CANCEL_SECONDS)
+    except (TimedOut, AgentdError):
+        return client.task(task_id)
+
+
+def _say(invocation: Invocation, text: str) -> None:
+    if not invocation.quiet:
+        output.note(text)
