@@ -29,6 +29,10 @@ Pattern: TypeAlias = Annotated[str, grounded(Grounding.PATTERN, "what to look fo
 CommandLine: TypeAlias = Annotated[str, grounded(Grounding.COMMAND, "a command line")]
 
 
+def _any_path(path: str) -> bool:
+    return True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolContext:
     """What a running tool may touch: the workspace, and when to stop."""
@@ -40,6 +44,8 @@ class ToolContext:
     cancel: threading.Event = field(default_factory=threading.Event)
     deadline: float | None = None
     """Unix seconds."""
+    may_read: Callable[[str], bool] = _any_path
+    """Whether policy lets the content of this file be shown; for tools that meet files their arguments do not name."""
 
 
 Run: TypeAlias = Callable[..., ToolResult | str]

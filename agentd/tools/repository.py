@@ -1,0 +1,451 @@
+"""A git repository opened so that nothing in it can start a program."""
+
+# git has dozens of settings that name a program, and new ones come (since 2.54 hooks may stand in the configuration),
+# so a list of bad ones is never complete. Here git works in a folder of ours, which links to the objects, refs and
+# logs of the repository, copies its HEAD, has no hooks, and whose configuration is written by us: of the repository's
+# and the user's settings only those in _KEPT get into it.
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from agentd.errors import Denied, ToolFailed
+from agentd.sandbox import launch
+from agentd.sandbox.launch import Completed
+from agentd.tools.programs import must_end, seconds_left
+from agentd.tools.tool import ToolContext
+
+if sys.platform == "win32":
+    import _winapi
+
+TIMEOUT = 60.0
+"""Seconds for one run of git."""
+
+_KEPT = frozenset(
+    (
+        *("user.name", "user.email", "core.filemode", "core.symlinks", "core.ignorecase", "core.precomposeunicode"),
+        *("core.protecthfs", "core.protectntfs", "core.longpaths", "core.checkstat", "core.trustctime"),
+        *("core.autocrlf", "core.eol", "core.safecrlf", "core.excludesfile", "core.sharedrepository"),
+        *("core.sparsecheckout", "core.sparsecheckoutcone", "core.repositoryformatversion"),
+        *("extensions.objectformat", "extensions.refstorage"),
+    )
+)
+_OURS = {
+    "core.bare": "false",
+    "core.hookspath": os.devnull,
+    "core.fsmonitor": "false",
+    "core.splitindex": "false",  # its shared half would be written to our folder and be lost
+    "core.quotepath": "false",
+    "core.bigfilethreshold": "16m",
+    "commit.gpgsign": "false",
+    "gc.auto": "0",  # packing refs would only change our copy
+    "maintenance.auto": "false",
+    "protocol.allow": "never",
+    "diff.ignoresubmodules": "all",  # git looks into submodules with their own configuration
+    "status.submodulesummary": "false",
+    "submodule.recurse": "false",
+    "i18n.logoutputencoding": "UTF-8",
+}
+_HARMLESS_EXTENSIONS = ("noop", "preciousobjects", "worktreeconfig", "relativeworktrees", "partialclone")
+_LINKED = ("objects", "refs", "logs", "info", "reftable")
+_COPIED = ("HEAD", "index", "packed-refs", "shallow")
+_HALFWAY = {
+    "MERGE_HEAD": "a merge",
+    "CHERRY_PICK_HEAD": "a cherry-pick",
+    "REVERT_HEAD": "a revert",
+    "rebase-merge": "a rebase",
+    "rebase-apply": "a rebase",
+}
+_NO_PROGRAMS = ("--no-ext-diff", "--no-textconv", "--no-color", "--ignore-submodules=all")
+_FORM = "--format=%H%x1f%an%x1f%ad%x1f%s"
+_STATES = {"A": "new", "D": "deleted", "R": "renamed", "C": "new", "U": "in conflict"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A file that differs. `added` and `removed` count lines, None for a binary file; `old`: its name before."""
+
+    path: str
+    state: str
+    added: int | None = None
+    removed: int | None = None
+    old: str = ""
+    tracked: bool = True
+
+    def __str__(self) -> str:
+        counts = "binary" if self.added is None else f"+{self.added} -{self.removed}"
+        if self.state == "changed":
+            return f"{self.path} ({counts})"
+        words = self.state + (f" from {self.old}" if self.old else "")
+        return f"{self.path} ({words})" if counts == "+0 -0" else f"{self.path} ({words}, {counts})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    sha: str
+    author: str
+    date: str
+    """YYYY-MM-DD, in the author's time zone."""
+    subject: str
+
+    def __str__(self) -> str:
+        return f"{self.sha[:7]} {self.date} {self.author}: {self.subject}"
+
+
+@contextmanager
+def open_repository(ctx: ToolContext) -> Iterator[Repository]:
+    """The repository whose root the workspace is. `ToolFailed` when it is none, `Denied` when its data lies outside."""
+    folder = _folder(ctx)
+    settings = _settings(ctx, folder)
+    with tempfile.TemporaryDirectory(prefix="agentd-git-", ignore_cleanup_errors=True) as mirror:
+        _mirror(folder, Path(mirror), settings)
+        yield Repository(ctx, folder, Path(mirror), settings)
+
+
+class Repository:
+    """Reads see a copy of the index, so that only `commit` writes anything; only files below the workspace count."""
+
+    def __init__(self, ctx: ToolContext, folder: Path, mirror: Path, settings: Mapping[str, str]) -> None:
+        self._ctx, self._folder, self._mirror, self._settings = ctx, folder, mirror, settings
+        self._env = _environment(mirror, ctx.workspace.root)
+        self._written = {"GIT_INDEX_FILE": str(folder / "index")}
+        (mirror / "new").mkdir()
+        self._read = {
+            "GIT_OBJECT_DIRECTORY": str(mirror / "new"),
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(mirror / "objects"),
+        }
+        self._untracked: frozenset[str] | None = None
+        self._head: str | None = None
+
+    def run(self, *args: str, stdin: bytes | None = None, write: bool = False, most: int = 1_000_000) -> Completed:
+        """Run git to its end, whatever its exit code; `write` gives it the repository's own index and objects."""
+        env = self._env | (self._written if write else self._read)
+        done = launch.run(
+            ("git", "--no-pager", *args),
+            cwd=self._ctx.workspace.root,
+            env=env,
+            timeout=seconds_left(self._ctx, TIMEOUT),
+            max_output=most,
+            cancel=self._ctx.cancel,
+            stdin=stdin,
+        )
+        if done.timed_out:
+            must_end(done, f"git {args[0]}", TIMEOUT)
+        return replace(done, stderr=done.stderr.replace(str(self._mirror), ".git"))
+
+    def git(self, *args: str, stdin: bytes | None = None, write: bool = False, most: int = 8_000_000) -> str:
+        """What git prints; `ToolFailed` with its words when it fails or prints more than `most` bytes."""
+        done = self.run(*args, stdin=stdin, write=write, most=most)
+        must_end(done, f"git {args[0]}", TIMEOUT)
+        if done.code != 0:
+            raise _failed(args, done)
+        return done.stdout
+
+    @property
+    def branch(self) -> str:
+        """Its short name; empty when HEAD is detached."""
+        return self.run("symbolic-ref", "--quiet", "--short", "HEAD").stdout.strip()
+
+    @property
+    def head(self) -> str:
+        """Id of the last commit; empty when there is none yet."""
+        if self._head is None:
+            self._head = self.run("rev-parse", "--verify", "--quiet", "HEAD").stdout.strip()
+        return self._head
+
+    def changes(self, path: str = ".", *, renames: bool = True) -> list[Change]:
+        """Files that differ from the last commit, new ones that git does not know yet included."""
+        new = self._note_untracked()
+        options = ("--raw", "--numstat", "-z", "-M" if renames else "--no-renames", *_NO_PROGRAMS)
+        found = _parse(self.git("diff", *options, self._base(), "--", literal(path)))
+        return [replace(change, tracked=change.path not in new) for change in found]
+
+    def staged(self) -> list[Change]:
+        """What the index has that the last commit has not."""
+        options = ("--cached", "--raw", "--numstat", "-z", "--no-renames", *_NO_PROGRAMS)
+        return _parse(self.git("diff", *options, self._base(), "--"))
+
+    def diff(self, path: str = ".") -> str:
+        """Unified diff against the last commit; cut with a last line that says so when longer than 1 MB."""
+        self._note_untracked()
+        done = self.run("diff", "-M", *_NO_PROGRAMS, self._base(), "--", literal(path))
+        if done.code != 0 and not done.truncated:
+            raise _failed(("diff",), done)
+        return done.stdout + ("\n… the diff is longer, the rest was left out\n" if done.truncated else "")
+
+    def log(self, limit: int, path: str = ".") -> tuple[list[Commit], int]:
+        """The newest commits that touched `path`, and how many there are in all."""
+        if not self.head:
+            return [], 0
+        where = () if path == "." else ("--", literal(path))
+        text = self.git("log", f"-{limit}", _FORM, "--date=short", "--no-show-signature", "--no-color", "HEAD", *where)
+        commits = [_commit(line) for line in text.split("\n") if line]
+        return commits, int(self.git("rev-list", "--count", "HEAD", *where))
+
+    def commit(self, message: str, changes: Collection[Change] | None) -> str:
+        """Commit these changes and nothing else, or (None) what is staged; returns the id. No hooks, no signature."""
+        self._must_be_whole()
+        (self._folder / "logs").mkdir(exist_ok=True)
+        _link(self._folder / "logs", self._mirror / "logs")
+        options = ("--quiet", "--no-verify", "--no-gpg-sign", "--cleanup=whitespace", f"--message={message}")
+        if changes is None:
+            self.git("commit", *options, write=True)
+        else:
+            self._refuse_filtered([change.path for change in changes])
+            names = _joined(change.path for change in changes)
+            self.git("update-index", "--add", "--remove", "-z", "--stdin", stdin=names, write=True)
+            listed = ("--only", "--pathspec-from-file=-", "--pathspec-file-nul")
+            self.git("--literal-pathspecs", "commit", *listed, *options, stdin=names, write=True)
+        self._head = None
+        return self.head
+
+    def find(self, line: str, since: str) -> str:
+        """Id of a commit after `since` (an id; empty for the beginning) whose message has this line; empty for none."""
+        if not self.head:
+            return ""
+        options = ("log", "-500", "--no-show-signature", "--format=%H%n%B%x00")
+        done = self.run(*options, f"{since}..HEAD" if since else "HEAD", most=8_000_000)
+        if done.code != 0:  # `since` is gone: the history was rewritten
+            done = self.run(*options, "HEAD", most=8_000_000)
+        for entry in done.stdout.split("\0"):
+            sha, *body = entry.strip().splitlines() or [""]
+            if line in body:
+                return sha
+        return ""
+
+    def made(self, sha: str) -> tuple[Commit, list[Change]]:
+        """A commit and what it changed."""
+        line = self.git("log", "-1", _FORM, "--date=short", "--no-show-signature", sha).rstrip("\n")
+        options = ("--no-commit-id", "--root", "-r", "--raw", "--numstat", "-z", "-M", *_NO_PROGRAMS)
+        return _commit(line), _parse(self.git("diff-tree", *options, sha))
+
+    def _base(self) -> str:
+        """What changes are counted from: the last commit, or the empty tree, which git knows without having it."""
+        empty = hashlib.new(self._settings.get("extensions.objectformat", "sha1"), b"tree 0\0")
+        return self.head or empty.hexdigest()
+
+    def _note_untracked(self) -> frozenset[str]:
+        """Enter new files into our copy of the index without content, so that diffs show them; returns their paths."""
+        if self._untracked is None:
+            listed = self.git("ls-files", "-z", "--others", "--exclude-standard").split("\0")
+            # A name that ends with a slash is a repository inside this one.
+            paths = [name for name in listed if name and not name.endswith("/")]
+            if paths:
+                listed_here = ("--pathspec-from-file=-", "--pathspec-file-nul")
+                self.git("--literal-pathspecs", "add", "--intent-to-add", *listed_here, stdin=_joined(paths))
+            self._untracked = frozenset(paths)
+        return self._untracked
+
+    def _must_be_whole(self) -> None:
+        for name, what in _HALFWAY.items():
+            if (self._folder / name).exists():
+                raise ToolFailed(f"{what} is in progress in this repository", hint="finish or abort it by hand first")
+        if not self.branch:
+            raise ToolFailed("HEAD is detached: a commit would be on no branch", hint="check out a branch first")
+
+    def _refuse_filtered(self, paths: Sequence[str]) -> None:
+        """A file that a configured filter would turn into something else cannot be committed without running it."""
+        cells = self.git("check-attr", "-z", "--stdin", "filter", stdin=_joined(paths)).split("\0")
+        for path, value in zip(cells[::3], cells[2::3], strict=False):
+            if any(self._settings.get(f"filter.{value}.{kind}") for kind in ("clean", "process")):
+                raise ToolFailed(
+                    f"{path} goes through the filter {value!r}, a program of the configuration, and none is run here",
+                    hint="commit it by hand, or name other paths",
+                )
+
+
+def _commit(line: str) -> Commit:
+    sha, author, date, subject = line.split("\x1f", 3)
+    return Commit(sha=sha, author=author, date=date, subject=subject)
+
+
+def readable(diff: str, may_read: Callable[[str], bool]) -> str:
+    """`diff` without the content of files that may not be read; a line says which."""
+    kept: list[str] = []
+    shown = True
+    for section in _sections(diff):
+        names = _names(section) if section.startswith("diff --") else []
+        shown = all(may_read(name) for name in names) if names else True
+        kept.append(section if shown else f"{names[0]}: not shown, it may not be read\n")
+    return "".join(kept)
+
+
+def literal(path: str) -> str:
+    """A pathspec without wildcards."""
+    return f":(literal){path}"
+
+
+def _joined(paths: Iterable[str]) -> bytes:
+    return "\0".join(paths).encode("utf-8", "surrogateescape")
+
+
+def _sections(diff: str) -> Iterator[str]:
+    """The text before the first file's diff, then one text per file."""
+    lines: list[str] = []
+    for line in re.findall(r"[^\n]*\n|[^\n]+", diff):  # splitlines would also split at characters inside a line
+        # Lines of content start with a space, a sign or a backslash; those of a log's message with spaces.
+        if line.startswith(("diff --git ", "diff --cc ", "diff --combined ", "commit ")) and lines:
+            yield "".join(lines)
+            lines = []
+        lines.append(line)
+    yield "".join(lines)
+
+
+def _names(section: str) -> list[str]:
+    """Every path that the head of a file's diff names."""
+    first, *rest = section.split("\n@@", 1)[0].split("\n")
+    kind, _, tail = first.removeprefix("diff --").partition(" ")
+    names = [tail] if kind != "git" else [tail[: len(tail) // 2], tail[len(tail) // 2 + 1 :]]
+    for line in rest:
+        for lead in ("rename from ", "rename to ", "copy from ", "copy to ", "--- ", "+++ "):
+            if line.startswith(lead):
+                names.append(line.removeprefix(lead).rstrip("\t"))
+    plain = [name.strip('"') for name in names if name != "/dev/null"]
+    return [name[2:] if name[:2] in ("a/", "b/") else name for name in plain]
+
+
+def _parse(output: str) -> list[Change]:
+    """`--raw --numstat -z`: states first, then lines added and removed."""
+    cells = iter(output.split("\0"))
+    found: dict[str, Change] = {}
+    for cell in cells:
+        if cell.startswith(":"):
+            letter = cell.rsplit(" ", 1)[-1][:1]
+            first = next(cells)
+            path = next(cells) if letter in "RC" else first
+            known = found.get(path)
+            if known is None or known.state != "in conflict":
+                old = first if letter == "R" else ""
+                found[path] = Change(path=path, state=_STATES.get(letter, "changed"), old=old)
+        elif cell.count("\t") >= 2:
+            added, removed, path = cell.split("\t", 2)
+            if not path:
+                next(cells)
+                path = next(cells)
+            if added != "-" and path in found:
+                found[path] = replace(found[path], added=int(added), removed=int(removed))
+    return sorted(found.values(), key=lambda change: change.path)
+
+
+def _folder(ctx: ToolContext) -> Path:
+    """The repository's own folder, `.git` or what the file `.git` names."""
+    root = ctx.workspace.root
+    found = ctx.workspace.stat(".git")
+    if found is None:
+        above = next((parent for parent in root.parents if (parent / ".git").exists()), None)
+        hint = "run `git init` in it first" if above is None else f"it lies in the repository {above}: start there"
+        raise ToolFailed(f"the workspace {root.name} is not a git repository", hint=hint)
+    folder = ctx.workspace.resolve(".git")
+    if stat.S_ISREG(found.st_mode):
+        text = ctx.workspace.read_bytes(".git", 4096).decode("utf-8", "replace").strip()
+        folder = (root / text.removeprefix("gitdir:").strip()).resolve()
+        if not text.startswith("gitdir:") or not folder.is_relative_to(root):
+            raise Denied(f"the repository's data lies outside the workspace ({text[:200]})")
+    if (folder / "commondir").exists():
+        raise Denied("the workspace is a linked worktree: its data lies elsewhere", hint="use the main worktree")
+    for name in ("objects", "refs"):
+        if not (folder / name).is_dir():
+            raise ToolFailed(f"{root.name}/.git is not a git repository: it has no {name}")
+    _refuse_odd(folder)
+    return folder
+
+
+def _refuse_odd(folder: Path) -> None:
+    """`Denied` for a link or a special file where git keeps its own: it would follow the one and wait for the other."""
+    for name in _LINKED:
+        if (folder / name).is_symlink():
+            raise Denied(f"{name} of the repository is a link")
+    for name in ("config", "config.worktree", *_copied(folder)):
+        if os.path.lexists(folder / name) and not stat.S_ISREG((folder / name).lstat().st_mode):
+            raise Denied(f"{name} of the repository is no regular file")
+
+
+def _copied(folder: Path) -> list[str]:
+    return [*_COPIED, *(path.name for path in folder.glob("sharedindex.*"))]
+
+
+def _settings(ctx: ToolContext, folder: Path) -> dict[str, str]:
+    """All settings that hold here, the user's own included. Listing them starts no program."""
+    env = {**launch.clean_env(), "GIT_DIR": str(folder), "GIT_TERMINAL_PROMPT": "0"}
+    argv = ("git", "--no-pager", "config", "--list", "-z")
+    done = launch.run(argv, cwd=ctx.workspace.root, env=env, timeout=seconds_left(ctx, 10.0), cancel=ctx.cancel)
+    must_end(done, "git config", 10.0)
+    if done.code != 0:
+        raise _failed(("config",), done)
+    settings = {}
+    for entry in filter(None, done.stdout.split("\0")):
+        key, equals, value = entry.partition("\n")
+        settings[key] = value if equals else "true"
+    for key in settings:
+        section, _, name = key.partition(".")
+        if section == "extensions" and key not in _KEPT and name not in _HARMLESS_EXTENSIONS:
+            raise ToolFailed(f"the repository uses the extension {name}, which is not known here")
+    return settings
+
+
+def _mirror(folder: Path, mirror: Path, settings: Mapping[str, str]) -> None:
+    """Fill our folder."""
+    for name in _LINKED:
+        if (folder / name).is_dir():
+            _link(folder / name, mirror / name)
+    for name in _copied(folder):
+        if (folder / name).exists():
+            shutil.copy2(folder / name, mirror / name)  # with its time: git tells by it which files to look into
+    (mirror / "config").write_text(_config(settings), encoding="utf-8", errors="surrogateescape")
+
+
+def _config(settings: Mapping[str, str]) -> str:
+    kept = {key: value for key, value in settings.items() if key in _KEPT}
+    kept["user.name"] = kept.get("user.name") or "agentd"
+    kept["user.email"] = kept.get("user.email") or "agentd@localhost"
+    lines = []
+    for key, value in (kept | _OURS).items():
+        section, _, name = key.partition(".")
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        lines.append(f'[{section}]\n\t{name} = "{escaped}"\n')
+    return "".join(lines)
+
+
+def _environment(mirror: Path, root: Path) -> dict[str, str]:
+    env = launch.clean_env()
+    return env | {
+        "GIT_DIR": str(mirror),
+        "GIT_WORK_TREE": str(root),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_SYSTEM": os.devnull,
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_ATTR_NOSYSTEM": "1",
+        "GIT_ALLOW_PROTOCOL": "none",
+        "GIT_NO_LAZY_FETCH": "1",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_EDITOR": ":",
+        "LC_ALL": "C.UTF-8",
+    }
+
+
+def _link(target: Path, link: Path) -> None:
+    if link.exists():
+        return
+    if sys.platform == "win32":
+        _winapi.CreateJunction(str(target), str(link))  # a symlink would need a privilege there
+    else:
+        link.symlink_to(target, target_is_directory=True)
+
+
+def _failed(args: Sequence[str], done: Completed) -> ToolFailed:
+    lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+    told = next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[0] if lines else "")
+    name = next(arg for arg in args if not arg.startswith("-"))
+    words = told.removeprefix("fatal: ").removeprefix("error: ")
+    hint = "another git runs here, or one was killed: remove .git/index.lock by hand" if "index.lock" in told else ""
+    return ToolFailed(f"git {name} failed: {words or f'exit code {done.code}'}", hint=hint)
