@@ -95,9 +95,9 @@ def _wide_at(start: int, breaks: Sequence[int], wide: Sequence[int]) -> bool:
 def _closest(text: str, search: str) -> str:
     """Where the first line of what is searched for, or something like it, stands."""
     wanted = next((line for line in search.split("\n") if line.strip()), "")
-    lines = text.split("\n")[:20_000]
+    lines = text.split("\n")[:20_000] if wanted else []
     for number, line in enumerate(lines, 1):
-        if wanted.strip() and line.strip() == wanted.strip():
+        if line.strip() == wanted.strip():
             return f"line {number} begins like it: {_quote(line)}"
     near = difflib.get_close_matches(wanted, lines[:2000], n=1, cutoff=0.5)
     return f"closest is line {lines.index(near[0]) + 1}: {_quote(near[0])}" if near else "no line is like it"
