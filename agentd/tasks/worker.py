@@ -121,20 +121,23 @@ class Worker:
             self._running[task.id] = (task, cancel)
             if self._stopping.is_set():
                 cancel.set_because("stopping")
-        try:
-            with task_context(task.id):
+        with task_context(task.id):
+            try:
                 self._do(task, cancel)
+            except Exception:
+                # Its lease runs out, and the next claim comes to the same end from the journal.
+                log.exception("the end of a task could not be recorded")
+        with self._lock:
+            del self._running[task.id]
+
+    def _do(self, task: Task, cancel: Cancel) -> None:
+        try:
+            self._bring_to_an_end(task, cancel)
         except LeaseLost:
             log.info("the task belongs to another worker now")
             self._queue.lost(task)
-        except Exception:
-            # Its lease runs out, and the next claim comes to the same end from the journal.
-            log.exception("the end of a task could not be recorded", task=task.id)
-        finally:
-            with self._lock:
-                del self._running[task.id]
 
-    def _do(self, task: Task, cancel: Cancel) -> None:
+    def _bring_to_an_end(self, task: Task, cancel: Cancel) -> None:
         begun = self._clock.now()
         try:
             report = self._run(task, self._journal(task), cancel)

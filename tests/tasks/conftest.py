@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +65,6 @@ class Bench:
 
     def told(self, task_id: str) -> list[Event]:
         return self.events.since(0, task=task_id)
-
-    def with_clock(self, clock: Clock) -> Bench:
-        """The same database seen by another daemon with its own clock."""
-        queue = Queue(self.db, self.audit, self.events.emit, clock, defaults=DEFAULTS)
-        return replace(self, clock=clock, queue=queue)
 
 
 OpenBench = Callable[..., Bench]

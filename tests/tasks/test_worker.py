@@ -12,7 +12,7 @@ import pytest
 from agentd.clock import SystemClock
 from agentd.errors import Cancelled, InDoubt, NeedsApproval, QuestionAsked, Stopping
 from agentd.tasks.worker import Run, Worker
-from agentd.types import Effect, Journal, Report, Task, TaskState
+from agentd.types import Effect, Journal, JsonObject, Report, Task, TaskState
 from tests.tasks.conftest import Bench, OpenBench
 
 DONE = Report(state=TaskState.VERIFIED, answer="done")
@@ -233,6 +233,35 @@ def test_an_error_of_the_queue_does_not_end_the_worker(bench: Bench, start: Star
     worker = Worker(Failing(), bench.journal, lambda *_: DONE, bench.clock)  # type: ignore[arg-type]
     worker.start()
     ended(bench, bench.submit(), TaskState.VERIFIED)
+    worker.stop()
+
+
+def test_an_end_that_cannot_be_recorded_is_come_to_again(bench: Bench, start: Start) -> None:
+    """The disk is full when the task ends; once its lease has run out it is done again, from its journal."""
+    failures = [OSError("disk full")]
+    done: list[str] = []
+
+    def run(task: Task, journal: Journal, cancel: threading.Event) -> Report:
+        journal.once("work", Effect.IDEMPOTENT, work)
+        return DONE
+
+    def work() -> JsonObject:
+        done.append("work")
+        return {}
+
+    class Failing:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(bench.queue, name)
+
+        def finish(self, task: Task, report: Report) -> None:
+            if failures:
+                raise failures.pop()
+            bench.queue.finish(task, report)
+
+    worker = Worker(Failing(), bench.journal, run, bench.clock)  # type: ignore[arg-type]
+    worker.start()
+    task = ended(bench, bench.submit(), TaskState.VERIFIED)
+    assert (task.attempts, done) == (2, ["work"])
     worker.stop()
 
 
