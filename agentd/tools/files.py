@@ -55,6 +55,10 @@ def _count(number: int, noun: str) -> str:
         "What does {path} say?",
         "Print the contents of the file {path}",
         "Open {path} and tell me what it says",
+        "What is inside {path}?",
+        "Print the file {path}",
+        "cat {path}",
+        "Which name is given in {path}?",
         "What value is set in {path}?",
         "Show {path} from line {start} on",
     ),
@@ -93,6 +97,7 @@ def read_file(
         "List the files in {path}",
         "What is in the folder {path}?",
         "Show me the contents of the {path} directory",
+        "ls {path}",
         "Which files are here? :: path=.",
         "List this folder :: path=.",
     ),
@@ -124,6 +129,8 @@ def list_dir(ctx: ToolContext, path: Folder = ".") -> ToolResult:
         "What size is the file {path}?",
         "What type of file is {path}?",
         "How many files are in {path}?",
+        "Tell me the number of words in {path}",
+        "What is the line count of {path}?",
     ),
 )
 def file_info(ctx: ToolContext, path: ExistingPath) -> ToolResult:
@@ -160,20 +167,22 @@ def _binary(path: str, head: bytes, size: int) -> ToolResult:
 
 def _lines(stream: BufferedReader[FileIO], path: str, start: int, lines: int) -> tuple[str, bool]:
     """At most `lines` lines from line `start`, and whether more follows; nothing after them is read."""
-    number, scanned = 1, 0
-    while number < start:
+    passed = scanned = 0
+    last = b"\n"
+    while passed < start - 1:
         piece = stream.readline(CHUNK)
         scanned += len(piece)
         if not piece or scanned > MAX_SCANNED:
-            raise _no_line(path, start, number - 1, beyond=bool(piece))
-        number += piece.endswith(b"\n")
+            raise _no_line(path, start, passed + (not last.endswith(b"\n")), beyond=bool(piece))
+        passed += piece.endswith(b"\n")
+        last = piece
     taken: list[bytes] = []
     left = MAX_SHOWN
     while left > 0 and len(taken) < lines and (piece := stream.readline(left)):
         taken.append(piece)
         left -= len(piece)
     if not taken and start > 1:
-        raise _no_line(path, start, number - 1, beyond=False)
+        raise _no_line(path, start, passed, beyond=False)
     return text.decode_part(b"".join(taken)).replace("\r\n", "\n"), bool(stream.peek(1))
 
 
@@ -265,6 +274,8 @@ def _write_probe(ctx: ToolContext, args: Any, intent: JsonObject) -> ToolResult 
         "Write {content} to {path}",
         "Add the line {content} to the end of {path} :: mode=append",
         "Append {content} to {path} :: mode=append",
+        "Write {content} at the end of {path} :: mode=append",
+        "Add a line that says {content} to {path} :: mode=append",
         "Replace everything in {path} with {content} :: mode=overwrite",
         "Overwrite {path} with {content} :: mode=overwrite",
     ),
@@ -336,6 +347,7 @@ def _edit_probe(ctx: ToolContext, args: Any, intent: JsonObject) -> ToolResult |
     examples=(
         "Replace {search} with {replace} in {path} :: all=true",
         "Change {search} to {replace} in {path} :: all=true",
+        "Rename {search} to {replace} in {path} :: all=true",
         "In {path}, turn every {search} into {replace} :: all=true",
         "Substitute {replace} for {search} in the file {path} :: all=true",
         "In {path}, change the line {search} to {replace}",
@@ -463,6 +475,7 @@ def _move_probe(ctx: ToolContext, args: Any, intent: JsonObject) -> ToolResult |
         "Move {source} to {target}",
         "Move the file {source} into the folder {target}",
         "Give {source} the new name {target}",
+        "mv {source} {target}",
         "Change the name of {source} to {target}",
     ),
 )
@@ -507,11 +520,12 @@ def _delete_probe(ctx: ToolContext, args: Any, intent: JsonObject) -> ToolResult
         "Get rid of {path}",
         "Delete the folder {path} and everything in it",
         "Throw {path} away",
+        "rm {path}",
     ),
 )
 def delete_path(ctx: ToolContext, path: ExistingPath) -> ToolResult:
     """Delete a file, or a folder with everything in it."""
-    ctx.workspace.delete(path, ctx.key)
+    ctx.workspace.delete(path, ctx.key, spare=lambda held: not ctx.may_read(held))
     return _deleted(path)
 
 

@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BufferedReader, FileIO
@@ -211,14 +211,15 @@ class Workspace:
             _must_be_free(target, new)
             old.rename(new)
 
-    def delete(self, path: str, key: str = "") -> None:
-        """Remove a file, a link (not what it names) or a folder with all in it; a folder that holds .git is refused.
+    def delete(self, path: str, key: str = "", spare: Callable[[str], bool] | None = None) -> None:
+        """Remove a file, a link (not what it names) or a folder with all in it.
 
-        It is gone at once: a crash can only leave what `sweep` with the same key takes away.
+        `Denied` for a folder that holds a git repository, or a file (by its path) that is to be spared. All is gone at
+        once: a crash can only leave what `sweep` with the same key takes away.
         """
         found = self._must_exist(path)
         if stat.S_ISDIR(found.st_mode):
-            self._refuse_repository(path)
+            self._refuse_precious(path, spare or _nothing)
         with self._entry(path, follow=False) as entry, _told(path):
             _must_be_writable(path, found)
             with _temporary(entry, key) as temporary:
@@ -331,10 +332,14 @@ class Workspace:
         if self.resolve(target).is_relative_to(self.resolve(source)):
             raise ToolFailed(f"{target} is {source} itself or lies in it", hint="choose another target")
 
-    def _refuse_repository(self, path: str) -> None:
-        for _, folders, names in os.walk(self.resolve(path)):
+    def _refuse_precious(self, path: str, spare: Callable[[str], bool]) -> None:
+        for base, folders, names in os.walk(self.resolve(path)):
             if ".git" in folders or ".git" in names:
                 raise Denied(f"{path} holds a git repository", hint="delete the files in it one by one")
+            for name in names:
+                held = self.relative(Path(base) / name)
+                if spare(held):
+                    raise Denied(f"{path} holds {held}, which must stay", hint="delete the other files one by one")
 
     def _copy_file(self, source: str, target: Entry) -> int:
         with self.open(source) as reading, os.fdopen(target.create(), "wb") as writing:
@@ -371,6 +376,10 @@ class Workspace:
             return self.read_bytes(path, 1_000_000).decode("utf-8", "replace")
         except (ToolFailed, Denied):
             return ""
+
+
+def _nothing(path: str) -> bool:
+    return False
 
 
 def _real(place: Path, path: str) -> Path:
