@@ -1,0 +1,438 @@
+"""The only way to run a tool: policy decides, the audit log is told before and after, the journal keeps the result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from agentd.errors import (
+    AgentdError,
+    BudgetExceeded,
+    Cancelled,
+    Denied,
+    InDoubt,
+    Interrupted,
+    LeaseLost,
+    NeedsApproval,
+    Stopping,
+    StoreError,
+    ToolFailed,
+    ToolMisused,
+)
+from agentd.events import EventKind
+from agentd.policy.engine import OUTSIDE, PolicyEngine
+from agentd.store.audit import Audit
+from agentd.store.outputs import Outputs
+from agentd.tools.tool import Tool, ToolContext
+from agentd.types import (
+    Action,
+    Clock,
+    Decision,
+    Emit,
+    Grounding,
+    JsonObject,
+    Ruling,
+    Scope,
+    ToolCall,
+    ToolResult,
+)
+from agentd.workspace.paths import Workspace
+
+MAX_TEXT = 8_000
+"""Characters of a result that a model sees."""
+MAX_TAIL = 2_000
+"""Of these, the end of a longer one."""
+MAX_DATA = 200_000
+"""Characters of a result's data, and of the paths it changed, as JSON."""
+MAX_SHOWN = 200
+"""Characters of an argument or action in the audit log."""
+
+_STRICTNESS = {Ruling.ALLOW: 0, Ruling.ASK: 1, Ruling.DENY: 2}
+_NAMES = {Grounding.FILE, Grounding.FOLDER, Grounding.PATH, Grounding.NEW_PATH, Grounding.COMMAND}
+"""What arguments may be shown: names of things, never content."""
+
+# These end a task or ask a person; everything else that a tool raises is its result.
+_PASSING = (Interrupted, InDoubt, Stopping, LeaseLost, StoreError)
+
+
+_NOT_SEEN: JsonObject = {"not_seen": True}
+"""Stands for the state of the world when looking at it failed: the tool was then not run."""
+
+
+class _Refused(Exception):
+    """Carries a ruling that is no `allow` out of the journal, which then keeps nothing."""
+
+    def __init__(self, verdict: _Verdict) -> None:
+        super().__init__(verdict.decision.because)
+        self.verdict = verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Verdict:
+    """The strictest decision on the actions of a call, and the action that it is about."""
+
+    actions: tuple[Action, ...]
+    action: Action | None
+    decision: Decision
+
+
+class Gate:
+    """Runs tools on behalf of a scope; see `types.ToolGate`.
+
+    `call` gives the tool's result, also when the tool failed. It raises `ToolMisused` (unknown tool, wrong arguments:
+    nothing was run), `Denied`, `NeedsApproval`, `Cancelled`, `BudgetExceeded` (past the deadline), and what the
+    journal raises.
+    """
+
+    def __init__(
+        self,
+        tools: Mapping[str, Tool],
+        policy: PolicyEngine,
+        audit: Audit,
+        emit: Emit,
+        outputs: Outputs,
+        clock: Clock,
+    ) -> None:
+        self.tools = tools
+        self.policy = policy
+        self.audit = audit
+        self.emit = emit
+        self.outputs = outputs
+        self.clock = clock
+
+    def call(self, call: ToolCall, scope: Scope, key: str) -> ToolResult:
+        """Run a tool once under `key`; a result that the journal has already comes back without a run or a decision."""
+        self._refuse_late(scope)
+        try:
+            return _result(self._journalled(call, scope, key))
+        except ToolMisused:
+            self.audit.record("tool.misused", scope.task, {"tool": call.tool[:MAX_SHOWN], "key": key})
+            raise
+
+    def _journalled(self, call: ToolCall, scope: Scope, key: str) -> JsonObject:
+        tool = self._tool(call.tool)
+        run = _Run(gate=self, tool=tool, args=tool.validate(call.args), call=call, scope=scope, key=key)
+        try:
+            return scope.journal.once(
+                key,
+                tool.effect,
+                run.do,
+                before=run.before,
+                probe=run.probe if tool.probe else None,
+                intent=run.intent,
+                record=run.record,
+            )
+        except _Refused as refusal:
+            with scope.journal.atomic():
+                run.tell_decided(refusal.verdict)
+            raise _refusal(refusal.verdict) from None
+
+    def _tool(self, name: str) -> Tool:
+        found = self.tools.get(name)
+        if found is None:
+            raise ToolMisused(f"there is no tool {name[:MAX_SHOWN]!r}", hint=f"there are {', '.join(self.tools)}")
+        return found
+
+    def _refuse_late(self, scope: Scope) -> None:
+        if scope.cancel.is_set():
+            raise Cancelled("cancelled before the next tool ran")
+        if scope.deadline is not None and self.clock.now() >= scope.deadline:
+            raise BudgetExceeded("the time is up", hint="give the task more seconds")
+
+
+@dataclass(slots=True, kw_only=True)
+class _Run:
+    """One call on its way through the journal, which says when to decide, to run and to record."""
+
+    gate: Gate
+    tool: Tool
+    args: BaseModel
+    call: ToolCall
+    scope: Scope
+    key: str
+    verdict: _Verdict | None = None
+    failure: BaseException | None = None
+    """Why the tool cannot be run, met while looking at the world before it."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """What the audit log gets to know of the run itself."""
+    _context: ToolContext | None = None
+
+    # what the journal calls ------------------------------------------------------------------------------------------
+
+    def before(self) -> JsonObject:
+        """Decide; then the state of the world that a probe will need."""
+        self._decide()
+        if self.tool.before is None:
+            return {}
+        try:
+            return self.tool.before(self.context, self.args)
+        except _PASSING:
+            raise
+        except (Exception, SystemExit) as error:
+            self.failure = error
+            return _NOT_SEEN
+
+    def intent(self) -> None:
+        self._decide()
+        assert self.verdict is not None
+        self.tell_decided(self.verdict)
+
+    def do(self) -> JsonObject:
+        self._decide()  # a pure effect has no `before`
+        return self._guarded(self._run)
+
+    def probe(self, before: JsonObject) -> JsonObject | None:
+        """After a crash: the result, if the effect took place. It was decided on before it began."""
+        assert self.tool.probe is not None
+        if before == _NOT_SEEN:
+            return None
+        try:
+            found = self.tool.probe(self.context, self.args, before)
+        except _PASSING:
+            raise
+        except (Exception, SystemExit) as error:
+            raise InDoubt(
+                f"whether {self.tool.name} took effect before a crash cannot be told: {_told(error)}",
+                hint="look whether it did, then retry the task or cancel it",
+            ) from error
+        self.notes["probed"] = True
+        return None if found is None else self._guarded(lambda: found)
+
+    def record(self, stored: JsonObject) -> None:
+        """The outcome, in the transaction of the result."""
+        text = str(stored["text"])
+        told = {
+            "tool": self.tool.name,
+            "key": self.key,
+            "ok": stored["ok"],
+            "changed": stored["changed"],
+            "seconds": self.notes.get("seconds", 0.0),
+        }
+        digest = {"sha256": _sha256(text), "characters": len(text)}
+        self.gate.audit.record("tool.finished", self.scope.task, told | digest | self.notes)
+        shown = {} if stored["ok"] else {"problem": text.split("\n", 1)[0][:MAX_SHOWN]}
+        self.gate.emit(EventKind.TOOL_FINISHED, self.scope.task, told | shown)
+
+    # decision --------------------------------------------------------------------------------------------------------
+
+    def _decide(self) -> None:
+        """Judge every action once; `_Refused` unless all are allowed."""
+        if self.verdict is None:
+            self.verdict = self._judge()
+        if self.verdict.decision.ruling is not Ruling.ALLOW:
+            raise _Refused(self.verdict)
+
+    def _judge(self) -> _Verdict:
+        actions = self._actions()
+        decided = [(action, decision) for action in actions for decision in self._decisions(action)]
+        if not decided:
+            nothing = Decision(ruling=Ruling.DENY, rule="default", because="It names no action to judge.", risk=90)
+            return _Verdict(actions=(), action=None, decision=nothing)
+        action, decision = max(decided, key=lambda pair: _STRICTNESS[pair[1].ruling])
+        risk = max(each.risk for _, each in decided)
+        return _Verdict(actions=actions, action=action, decision=replace(decision, risk=risk))
+
+    def _actions(self) -> tuple[Action, ...]:
+        try:
+            return tuple(self.tool.actions(self.args))
+        except ToolMisused:
+            raise
+        except Exception as error:
+            raise ToolMisused(f"{self.tool.name} cannot say what it would touch: {_told(error)}") from error
+
+    def _decisions(self, action: Action) -> Iterator[Decision]:
+        """Of the action as given, and, for a path, as it is after links and spelling."""
+        if not action.kind.startswith("fs."):
+            yield self._rule_on(action)
+            return
+        try:
+            real = self.context.workspace.real_name(action.target)
+        except Denied as error:
+            given = self._rule_on(action)
+            yield given if given.ruling is Ruling.DENY else replace(OUTSIDE, because=error.message)
+            return
+        # An absolute path is taken when it lies inside; what is judged is where.
+        if real != action.target and not Path(action.target).is_absolute():
+            yield self._rule_on(action)
+        yield self._rule_on(replace(action, target=real))
+
+    def _rule_on(self, action: Action) -> Decision:
+        return self.gate.policy.decide(action, level=self.scope.level, origin=self.scope.origin)
+
+    def tell_decided(self, verdict: _Verdict) -> None:
+        """The decision, for the audit log and for listeners."""
+        decision = verdict.decision
+        told = {
+            "tool": self.tool.name,
+            "key": self.key,
+            "args": _shown(self.args),
+            "actions": [str(action)[:MAX_SHOWN] for action in verdict.actions],
+            "decision": decision.ruling.value,
+            "rule": decision.rule,
+            "because": decision.because,
+            "risk": decision.risk,
+            "level": int(self.scope.level),
+        }
+        digest = _sha256(json.dumps(dict(self.call.args), sort_keys=True, default=str))
+        extra = {"args_sha256": digest, "origin": self.scope.origin.value, "effect": self.tool.effect.value}
+        self.gate.audit.record("tool.decided", self.scope.task, told | extra)
+        self.gate.emit(EventKind.TOOL_DECIDED, self.scope.task, told)
+
+    # the run ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def context(self) -> ToolContext:
+        if self._context is None:
+            self._context = ToolContext(
+                workspace=Workspace(Path(self.scope.workspace)),
+                key=self.key,
+                task=self.scope.task,
+                cancel=self.scope.cancel,
+                deadline=self.scope.deadline,
+                may_read=self._may_read,
+            )
+        return self._context
+
+    def _run(self) -> ToolResult | str:
+        if self.failure is not None:
+            raise self.failure
+        return self.tool.run(self.context, **_values(self.args))
+
+    def _may_read(self, path: str) -> bool:
+        return self._rule_on(Action(kind="fs.read", target=path)).ruling is Ruling.ALLOW
+
+    def _guarded(self, run: Callable[[], ToolResult | str]) -> dict[str, Any]:
+        """The result as it is stored; whatever the tool raises is a result too, or leaves a trace and goes on up."""
+        started = self.gate.clock.now()
+        denied: Denied | None = None
+        try:
+            result = self._checked(run())
+        except _PASSING as error:
+            # Who has lost the task writes nothing about it, and a broken store takes nothing.
+            if not isinstance(error, (LeaseLost, StoreError)):
+                told = {"tool": self.tool.name, "key": self.key, "ok": False, "error": type(error).__name__}
+                self.gate.audit.record("tool.finished", self.scope.task, told)
+            raise
+        except Denied as error:
+            denied = error
+            result = _failure(error)
+        except (Exception, SystemExit) as error:
+            result = _failure(error)
+            self.notes["error"] = type(error).__name__
+        self.notes["seconds"] = round(self.gate.clock.now() - started, 3)
+        stored = _stored(self._cut(result))
+        return stored | {"denied": {"message": denied.message, "hint": denied.hint}} if denied else stored
+
+    def _checked(self, result: object) -> ToolResult:
+        """What came back, if it has the right form; `ToolFailed` otherwise."""
+        if isinstance(result, str):
+            result = ToolResult(ok=True, text=result)
+        if not isinstance(result, ToolResult) or not isinstance(result.text, str):
+            raise ToolFailed(f"{self.tool.name} gave a {type(result).__name__} and no result")
+        try:
+            size = len(json.dumps([dict(result.data), list(result.changed)], allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise ToolFailed(f"{self.tool.name} gave data that is not JSON: {error}") from None
+        if size > MAX_DATA:
+            result = replace(result, data={"left_out": f"{size} characters"}, changed=result.changed[:1000])
+        return result
+
+    def _cut(self, result: ToolResult) -> ToolResult:
+        text = result.text
+        if not text.isascii():
+            # A lone surrogate (a byte of a file name that is no UTF-8) cannot be stored as it is.
+            text = text.encode("utf-8", "backslashreplace").decode()
+        if len(text) <= MAX_TEXT:
+            return replace(result, text=text)
+        handle = self.gate.outputs.put(self.scope.task, text)
+        return replace(result, text=_head_and_tail(text, handle), handle=handle)
+
+
+def _head_and_tail(text: str, handle: str) -> str:
+    """Whole lines from both ends where lines are short enough, and how to read what is between them."""
+    head, tail = text[: MAX_TEXT - MAX_TAIL - 200], text[-MAX_TAIL:]
+    if "\n" in head[len(head) // 2 :]:
+        head = head[: head.rindex("\n")]
+    if "\n" in tail[: len(tail) // 2]:
+        tail = tail[tail.index("\n") + 1 :]
+    first = head.count("\n") + 2
+    left = text.count("\n", len(head), len(text) - len(tail))
+    what = f"{left - 1} lines" if left > 1 else f"{len(text) - len(head) - len(tail)} characters"
+    return f'{head}\n… {what} left out; read_output(handle="{handle}", start={first}) …\n{tail}'
+
+
+def _refusal(verdict: _Verdict) -> AgentdError:
+    decision = verdict.decision
+    what = str(verdict.action)[:MAX_SHOWN] if verdict.action is not None else "the call"
+    if decision.ruling is Ruling.ASK:
+        return NeedsApproval(f"{what} needs a person's yes: {decision.because}", hint=f"rule {decision.rule}")
+    return Denied(f"{what} is denied: {decision.because}", hint=f"rule {decision.rule}")
+
+
+def _failure(error: BaseException) -> ToolResult:
+    return ToolResult(ok=False, text=_told(error))
+
+
+def _told(error: BaseException) -> str:
+    """An error as a model should read it; of one that nobody foresaw only its kind and its words."""
+    if isinstance(error, AgentdError):
+        return f"{error.message} ({error.hint})" if error.hint else error.message
+    return f"{type(error).__name__}: {str(error)[:1000]}"
+
+
+def _stored(result: ToolResult) -> dict[str, Any]:
+    return {
+        "ok": bool(result.ok),
+        "text": result.text,
+        "data": dict(result.data),
+        "changed": [str(path) for path in result.changed],
+        "handle": result.handle,
+    }
+
+
+def _result(stored: JsonObject) -> ToolResult:
+    """A stored result, or the denial that a tool met while it ran."""
+    denied = stored.get("denied")
+    if denied:
+        raise Denied(denied["message"], hint=denied["hint"])
+    return ToolResult(
+        ok=stored["ok"],
+        text=stored["text"],
+        data=stored["data"],
+        changed=tuple(stored["changed"]),
+        handle=stored["handle"],
+    )
+
+
+def _values(args: BaseModel) -> dict[str, Any]:
+    return {name: getattr(args, name) for name in type(args).model_fields}
+
+
+def _shown(args: BaseModel) -> dict[str, Any]:
+    """Arguments for the audit log: paths, commands and numbers as they are, of everything else the length."""
+    return {name: _shown_value(value, _grounding(args, name)) for name, value in _values(args).items()}
+
+
+def _grounding(args: BaseModel, name: str) -> str | None:
+    extra = type(args).model_fields[name].json_schema_extra
+    found = extra.get("x-grounding") if isinstance(extra, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def _shown_value(value: object, grounding: str | None) -> object:
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, str) and grounding in _NAMES:
+        return value if len(value) <= MAX_SHOWN else value[: MAX_SHOWN - 1] + "…"
+    size = len(value) if isinstance(value, (str, bytes, list, tuple, dict)) else len(str(value))
+    return f"<{size} characters>" if isinstance(value, str) else f"<{type(value).__name__} of {size}>"
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
