@@ -39,9 +39,12 @@ def path_pattern(globs: Sequence[str]) -> re.Pattern[str]:
 
 def programs_of(first: str | Sequence[str]) -> frozenset[str] | None:
     """The programs that the first element of an argv pattern names; None when it does not list them."""
-    words = first.split("|") if isinstance(first, str) else first
-    special = first in _VALUES or first in ("**", "-**") or any(word[:1] == "!" or word[-1:] == "?" for word in words)
-    return None if special or any("*" in word for word in words) else frozenset(words)
+    if not isinstance(first, str):
+        return frozenset(first)
+    words = first.split("|")
+    if first in _VALUES or first[:1] == "!" or first[-1:] == "?" or any("*" in word for word in words):
+        return None
+    return frozenset(words)
 
 
 def argv_pattern(

@@ -9,24 +9,9 @@ import pytest
 
 from agentd.policy.engine import PolicyEngine
 
-RULE = """
-- id: {id}
-  match: {match}
-  decision: {decision}
-  because: "because"
-  examples: {{match: {examples}, not_match: {others}}}
-"""
-
-EMPTY_LEVELS = "".join(f"- {{level: {n}, name: l{n}, about: about, rules: []}}\n" for n in range(5))
+EMPTY_LEVELS = "".join(f"- {{level: {n}, name: name {n}, about: about, rules: []}}\n" for n in range(5))
 
 Load = Callable[..., PolicyEngine]
-
-
-def rule(
-    id: str, match: str, decision: str = "allow", examples: str = "[a]", others: str = "[b]"
-) -> str:
-    """One rule as YAML."""
-    return RULE.format(id=id, match=match, decision=decision, examples=examples, others=others)
 
 
 @pytest.fixture

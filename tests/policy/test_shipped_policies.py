@@ -11,9 +11,7 @@ from agentd.policy.engine import PolicyEngine
 from agentd.types import AccessLevel, Action, Origin, Ruling
 
 POLICIES = Path(__file__).parents[2] / "policies"
-ATTACKS = [
-    line for line in Path(__file__).with_name("attacks.txt").read_text().splitlines() if line and line[0] != "#"
-]
+ATTACKS = [line for line in Path(__file__).with_name("attacks.txt").read_text().splitlines() if line and line[0] != "#"]
 
 # Command lines of an ordinary day, and the first level that allows them.
 ORDINARY = [
@@ -65,7 +63,6 @@ ORDINARY = [
     ("npm run build", 4),
     ("grep -rn TODO src", 4),
     ("cat README.md", 4),
-    ("git show HEAD --stat", 4),
     ("cp a.txt b.txt", 4),
     ("wc -l notes.txt", 4),
     ("sort -u names.txt", 4),
