@@ -142,8 +142,11 @@ class Database:
         self._run(own, "BEGIN", ())
         try:
             yield own.connection
+        except apsw.Error as error:
+            self._fail(own, error)
         finally:
-            own.connection.execute("ROLLBACK")
+            if not own.connection.get_autocommit():  # some errors have ended it already
+                own.connection.execute("ROLLBACK")
 
     def rows(self, sql: str, params: Params = ()) -> list[dict[str, Any]]:
         """All rows, each by column name."""
@@ -210,6 +213,7 @@ class Database:
         connection = own.connection
         if own.depth and not connection.in_transaction:
             raise StoreError(f"the transaction was rolled back by an earlier error: {sql}")
+        done = len(own.log.entries)
         try:
             return connection.execute(sql, params)
         except apsw.Error as error:
@@ -217,7 +221,7 @@ class Database:
                 self._fail(own, error)
         try:
             if own.depth:
-                own.log.entries.pop()  # the one that failed
+                del own.log.entries[done:]
                 self._again(own)
             return connection.execute(sql, params)
         except apsw.Error as error:
@@ -336,7 +340,7 @@ def _is_fresh(path: Path) -> bool:
 def _checked(connection: apsw.Connection, known: list[Migration], path: Path) -> list[Migration]:
     """The migrations that a file lacks which is sound, ours, and writable."""
     connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # reads the header
-    if connection.reserve_bytes("main") != CHECKSUM_BYTES or not connection.pragma("checksum_verification"):
+    if connection.reserve_bytes("main") != CHECKSUM_BYTES or int(connection.pragma("checksum_verification")) != 1:
         raise damage(path, "by its header its pages have no checksums, so agentd did not write it like this")
     lacking = pending(connection, known, path)
     found = [row[0] for row in connection.execute("PRAGMA quick_check(5)")]

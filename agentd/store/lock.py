@@ -71,6 +71,7 @@ class DaemonLock:
         if self._fd is None:
             return
         _write_pid(self._fd, "")
+        _unlock(self._fd)  # a child that is just being started may have a copy of the descriptor
         os.close(self._fd)
         self._fd = None
 
@@ -89,6 +90,14 @@ def _try_lock(fd: int) -> bool:
             f"the lock cannot be taken: {error}", hint="keep the home on a local file system, which knows locks"
         ) from error
     return True
+
+
+def _unlock(fd: int) -> None:
+    if sys.platform == "win32":
+        os.lseek(fd, _LOCKED_BYTE, os.SEEK_SET)
+        msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
+    else:
+        fcntl.flock(fd, fcntl.LOCK_UN)
 
 
 def _write_pid(fd: int, pid: str) -> None:

@@ -65,9 +65,7 @@ def apply(connection: apsw.Connection, migration: Migration, clock: Clock) -> No
     """Run one migration and record it, or change nothing and raise `StoreError`; disk errors stay as they are."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        connection.execute(migration.sql)
-        if not connection.in_transaction:
-            raise StoreError(f"migration {migration.name} ended the transaction that it runs in")
+        _run(connection, migration)
         _refuse_dangling(connection, migration)
         row = (migration.number, migration.name, clock.now())
         connection.execute("INSERT INTO migrations (number, name, applied_at) VALUES (?, ?, ?)", row)
@@ -82,6 +80,20 @@ def apply(connection: apsw.Connection, migration: Migration, clock: Clock) -> No
                 f"migration {migration.name} failed: {error}", hint="the database is as it was before this migration"
             ) from error
         raise
+
+
+def _run(connection: apsw.Connection, migration: Migration) -> None:
+    connection.authorizer = _within_a_transaction
+    try:
+        connection.execute(migration.sql)
+    except apsw.AuthError as error:
+        raise StoreError(f"migration {migration.name} begins or ends a transaction, but it runs in one") from error
+    finally:
+        connection.authorizer = None
+
+
+def _within_a_transaction(operation: int, *_: str | None) -> int:
+    return apsw.SQLITE_DENY if operation == apsw.SQLITE_TRANSACTION else apsw.SQLITE_OK
 
 
 def _refuse_dangling(connection: apsw.Connection, migration: Migration) -> None:

@@ -41,6 +41,9 @@ BEGIN SELECT RAISE(ABORT, 'audit records cannot be removed'); END;
 CREATE TRIGGER audit_keeps_content BEFORE UPDATE ON audit
 BEGIN SELECT RAISE(ABORT, 'audit records cannot be changed'); END;
 
+CREATE TRIGGER audit_head_is_one BEFORE INSERT ON audit_head
+BEGIN SELECT RAISE(ABORT, 'the audit log has one head'); END;
+
 CREATE TRIGGER audit_head_stays BEFORE DELETE ON audit_head
 BEGIN SELECT RAISE(ABORT, 'the head of the audit log cannot be removed'); END;
 
