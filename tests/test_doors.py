@@ -16,7 +16,7 @@ DOORS = {
         {"subprocess", "multiprocessing", "pty", "os.system", "os.popen", "os.fork", "os.posix_spawn", "os.execv"},
         {"sandbox/launch.py"},
     ),
-    "the database": ({"apsw", "sqlite_vec"}, {"store/db.py", "store/migrate.py"}),
+    "the database": ({"apsw", "sqlite_vec"}, {f"store/{part}.py" for part in ("backup", "db", "migrate", "sqlite")}),
     "another SQLite beside it": ({"sqlite3", "sqlite_utils", "aiosqlite"}, NOBODY),
     "a local model": ({"llama_cpp"}, {"backends/llama_worker.py"}),
     "outgoing network": (
