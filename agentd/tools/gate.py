@@ -34,6 +34,7 @@ from agentd.types import (
     Action,
     Clock,
     Decision,
+    Effect,
     Emit,
     Grounding,
     JsonObject,
@@ -191,6 +192,8 @@ class _Run:
         """After a crash: the result, if the effect took place. It was decided on before it began."""
         assert self.tool.probe is not None
         if before == _NOT_SEEN:
+            # It was not run, and run now it could not be told from done after another crash.
+            self.failure = ToolFailed(f"{self.tool.name} was cut off before it ran", hint="call it again")
             return None
         try:
             found = self.tool.probe(self.context, self.args, before)
@@ -316,8 +319,7 @@ class _Run:
         except _PASSING as error:
             # Who has lost the task writes nothing about it, and a broken store takes nothing.
             if not isinstance(error, (LeaseLost, StoreError)):
-                told = {"tool": self.tool.name, "key": self.key, "ok": False, "error": type(error).__name__}
-                self.gate.audit.record("tool.finished", self.scope.task, told)
+                self._tell_interrupted(error)
             raise
         except Denied as error:
             denied = error
@@ -328,6 +330,14 @@ class _Run:
         self.notes["seconds"] = round(self.gate.clock.now() - started, 3)
         stored = _stored(self._cut(result))
         return stored | {"denied": {"message": denied.message, "hint": denied.hint}} if denied else stored
+
+    def _tell_interrupted(self, error: Exception) -> None:
+        """The journal will keep nothing of this run, so its records are written here."""
+        told = {"tool": self.tool.name, "key": self.key, "ok": False, "error": type(error).__name__}
+        with self.scope.journal.atomic():
+            if self.tool.effect is Effect.PURE and self.verdict is not None:
+                self.tell_decided(self.verdict)
+            self.gate.audit.record("tool.finished", self.scope.task, told)
 
     def _checked(self, result: object) -> ToolResult:
         """What came back, if it has the right form; `ToolFailed` otherwise."""

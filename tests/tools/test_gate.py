@@ -387,9 +387,12 @@ def test_what_a_tool_raises_is_its_result(bench: Bench, error: BaseException, te
 @pytest.mark.parametrize(
     "error", [Cancelled("stop"), Stopping("down"), InDoubt("?"), BudgetExceeded("late"), LeaseLost("gone")]
 )
-def test_what_ends_a_task_goes_through(bench: Bench, error: Exception) -> None:
+@pytest.mark.parametrize("effect", [Effect.PURE, Effect.UNSAFE])
+def test_what_ends_a_task_goes_through(bench: Bench, error: Exception, effect: Effect) -> None:
     with pytest.raises(type(error)):
-        bench.gate(simple(lambda ctx: fail(error))).call(SIMPLE, bench.scope(), "1")
+        bench.gate(simple(lambda ctx: fail(error), effect)).call(SIMPLE, bench.scope(), "1")
+    if not isinstance(error, LeaseLost):
+        assert bench.order() == ["tool.decided", "tool.finished"]
     finished = [record.data.get("error") for record in bench.records("tool.finished")]
     assert finished == ([] if isinstance(error, LeaseLost) else [type(error).__name__])
 
@@ -526,6 +529,31 @@ def test_a_look_before_that_fails_is_the_result(bench: Bench) -> None:
     gate = bench.gate(simple(lambda ctx: ran.append(1), Effect.PROBEABLE, before=before))
     result = gate.call(SIMPLE, bench.scope(), "1")
     assert (result.ok, result.text, ran) == (False, "there is no a.txt", [])
+
+
+def test_what_was_not_seen_before_a_crash_is_not_run_after_it(bench: Bench) -> None:
+    ran: list[int] = []
+    looks = iter([ToolFailed("locked")])
+
+    def before(ctx: ToolContext, args: Any) -> JsonObject:
+        raise next(looks)
+
+    def probe(ctx: ToolContext, args: Any, before: JsonObject) -> ToolResult | None:
+        raise AssertionError("there is nothing to compare with")
+
+    def crash(kind: str, task: str, data: JsonObject) -> None:
+        if kind == "ToolFinished":
+            raise Crash
+
+    look_only = simple(lambda ctx: ran.append(1), Effect.PROBEABLE, before=before, probe=probe)
+    scope = bench.scope()
+    with pytest.raises(Crash):
+        Gate({"simple": look_only}, bench.policy, bench.audit, crash, bench.outputs, SystemClock()).call(
+            SIMPLE, scope, "1"
+        )
+    result = bench.gate(look_only).call(SIMPLE, scope, "1")
+    assert (result.ok, ran) == (False, [])
+    assert "cut off" in result.text
 
 
 class Bare:
