@@ -210,8 +210,8 @@ def _check(deadline: float | None) -> None:
 
 
 def _target(path: str, query: Mapping[str, object]) -> str:
-    given = {name: value for name, value in query.items() if value is not None}
-    return f"{path}?{urlencode(given)}" if given else path
+    given = {name: value for name, value in query.items() if value not in (None, [])}
+    return f"{path}?{urlencode(given, doseq=True)}" if given else path
 
 
 def _named_endpoint(url: str, home: Home) -> Endpoint:
@@ -243,16 +243,20 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
+def error_of(told: Mapping[str, Any]) -> AgentdError:
+    """The error of `{"error": {"code", "message", "hint"}}`, as the class that has this code."""
+    body = told["error"]
+    error = _classes().get(body["code"], AgentdError)(str(body["message"]), hint=str(body["hint"]))
+    error.code = str(body["code"])
+    return error
+
+
 def _error(status: int, text: bytes) -> AgentdError:
     """The error that the daemon raised, with its class and code."""
     try:
-        body = json.loads(text)["error"]
-        code, message, hint = str(body["code"]), str(body["message"]), str(body.get("hint", ""))
+        return error_of(json.loads(text))
     except (ValueError, KeyError, TypeError):
         return AgentdError(f"the daemon answered {status}: {text[:200].decode('utf-8', 'replace')}")
-    error = _classes().get(code, AgentdError)(message, hint=hint)
-    error.code = code
-    return error
 
 
 def _classes() -> dict[str, type[AgentdError]]:

@@ -100,8 +100,8 @@ class Lines(Silence):
             return
         self._said[number] = state
         intent = self._steps[number - 1] if number <= len(self._steps) else ""
-        text = intent if state == "running" or not outcome["text"] else outcome["text"]
-        output.note(output.harmless(f"step {number} {state}: {output.one_line(text, 200)}"))
+        why = f": {output.one_line(outcome['text'], 200)}" if state == "failed" and outcome["text"] else ""
+        output.note(output.harmless(f"step {number} {state}: {output.one_line(intent, 200)}{why}"))
 
     def tool(self, event: Mapping[str, Any]) -> None:
         if self._verbose:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import agentd
-from agentd.cli.client import Client, endpoint, home_of
+from agentd.cli.client import Client, endpoint, error_of, home_of
 from agentd.cli.options import Invocation
 from agentd.errors import AgentdError, Unreachable
 from agentd.home import Home, make_private
@@ -57,10 +58,7 @@ def start_daemon(invocation: Invocation) -> Client:
             return client
         code = child.poll()
         if code is not None and code != ALREADY_RUNNING:
-            raise AgentdError(
-                f"the daemon ended at once with exit code {code}:\n{_tail(log, start)}",
-                hint=f"its log is {home.log_dir}",
-            )
+            raise _why_not(log, start, code)
         time.sleep(_POLL)
     raise AgentdError(
         f"the daemon of {home.home} did not answer within {START_SECONDS:.0f} s:\n{_tail(log, start)}",
@@ -72,7 +70,7 @@ def _spawn(home: Home, log: Path) -> Any:
     """The daemon in a session of its own, so that it outlives this terminal; it gets the whole environment."""
     with log.open("ab") as said:
         return launch.spawn(
-            [sys.executable, "-m", "agentd.daemon", "--home", str(home.home)],
+            [sys.executable, "-m", "agentd.daemon", "--json", "--home", str(home.home)],
             cwd=Path(agentd.__file__).resolve().parent.parent,  # so that it runs the same code as this command
             env=os.environ,
             stdout=said,
@@ -91,8 +89,20 @@ def _begin_log(log: Path) -> int:
         os.close(descriptor)
 
 
+def _why_not(log: Path, start: int, code: int) -> AgentdError:
+    """The error with which the daemon ended, or what it said last when that was none of ours."""
+    try:
+        return error_of(json.loads(_said(log, start)[-1]))
+    except (ValueError, KeyError, TypeError, IndexError):
+        said = f"the daemon ended at once with exit code {code}:\n{_tail(log, start)}"
+        return AgentdError(said, hint=f"its log is {log.parent}")
+
+
 def _tail(log: Path, start: int) -> str:
+    return "\n".join(f"  {line}" for line in _said(log, start)[-_TAIL_LINES:]) or "  (it said nothing)"
+
+
+def _said(log: Path, start: int) -> list[str]:
     with log.open("rb") as file:
         file.seek(start)
-        lines = file.read(100_000).decode("utf-8", "replace").rstrip().splitlines()
-    return "\n".join(f"  {line}" for line in lines[-_TAIL_LINES:]) or "  (it said nothing)"
+        return file.read(_LOG_LIMIT).decode("utf-8", "replace").rstrip().splitlines()

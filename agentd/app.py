@@ -1,0 +1,114 @@
+"""Puts the parts together: `build(settings)` makes the one `App` of a daemon."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agentd.agent.runner import Runner
+from agentd.backends.catalog import Catalog
+from agentd.backends.pool import Pool
+from agentd.clock import SystemClock
+from agentd.config import Settings
+from agentd.events import Bus
+from agentd.home import defaults_dir
+from agentd.policy.engine import PolicyEngine
+from agentd.store.audit import Audit
+from agentd.store.db import Database
+from agentd.store.eventlog import EventLog
+from agentd.store.outputs import Outputs
+from agentd.tasks.journal import TaskJournal
+from agentd.tasks.queue import Queue
+from agentd.tasks.request import Defaults
+from agentd.tasks.worker import Worker
+from agentd.tools.catalog import builtin
+from agentd.tools.gate import Gate
+from agentd.tools.outputs import read_output_tool
+from agentd.tools.tool import Tool
+from agentd.types import AccessLevel, Budget, Clock
+
+
+@dataclass(frozen=True, kw_only=True)
+class App:
+    """The parts of one daemon."""
+
+    settings: Settings
+    clock: Clock
+    db: Database
+    audit: Audit
+    bus: Bus
+    events: EventLog
+    outputs: Outputs
+    policy: PolicyEngine
+    tools: dict[str, Tool]
+    gate: Gate
+    catalog: Catalog
+    models: Pool
+    queue: Queue
+    worker: Worker
+
+    def start(self) -> None:
+        """Queue again what the last daemon left unfinished, and begin to work."""
+        self.queue.recover()
+        self.worker.start()
+
+    def stop(self) -> None:
+        """Put back what runs, give the models' memory back, and close the database."""
+        self.worker.stop()
+        self.models.close()
+        self.db.close()
+
+
+def build(settings: Settings, clock: Clock | None = None) -> App:
+    """Every part over the settings' home; nothing runs yet.
+
+    Raises `StoreError`, `PolicyError` or `ConfigError` for a home that cannot be used.
+    """
+    policy = PolicyEngine.load(settings.policies_dir)
+    catalog = Catalog.load(settings.models_dir, defaults_dir() / "models")
+    clock = clock or SystemClock()
+    db = Database(settings.db_path, clock=clock, ballast_mb=settings.store.ballast_mb)
+    audit, bus, outputs = Audit(db, clock), Bus(), Outputs(db, clock)
+    events = EventLog(db, bus, clock)
+    read_output = read_output_tool(outputs)
+    tools = builtin() | {read_output.name: read_output}
+    gate = Gate(tools, policy, audit, events.emit, outputs, clock)
+    models = Pool(catalog, settings.models)
+    queue = Queue(
+        db, audit, events.emit, clock, defaults=_defaults(settings), lease_seconds=settings.tasks.lease_seconds
+    )
+    runner = Runner(
+        models=models,
+        gate=gate,
+        tools=tools,
+        record=audit.record,
+        emit=events.emit,
+        clock=clock,
+        repeats=settings.agent.loop_repeats,
+    )
+    return App(
+        settings=settings,
+        clock=clock,
+        db=db,
+        audit=audit,
+        bus=bus,
+        events=events,
+        outputs=outputs,
+        policy=policy,
+        tools=tools,
+        gate=gate,
+        catalog=catalog,
+        models=models,
+        queue=queue,
+        worker=Worker(
+            queue, lambda task: TaskJournal(db, task, clock), runner.run, clock, count=settings.tasks.workers
+        ),
+    )
+
+
+def _defaults(settings: Settings) -> Defaults:
+    limits = settings.agent
+    return Defaults(
+        level=AccessLevel(settings.policy.default_level),
+        max_level=AccessLevel(settings.policy.max_level),
+        budget=Budget(steps=limits.steps, tokens=limits.tokens, seconds=limits.seconds, retries=limits.retries),
+    )
