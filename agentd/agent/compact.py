@@ -13,7 +13,7 @@ from agentd.agent.grounding import Kind, words
 from agentd.agent.moves import Act, End, Stop
 from agentd.agent.scored import Reader, Reading, services
 from agentd.agent.work import Evidence, Work
-from agentd.errors import Denied
+from agentd.errors import Denied, Impossible
 from agentd.tools.tool import Tool
 from agentd.types import Grounding, Message, Model, ModelRequest, Plan, Step, ToolCall
 from agentd.workspace.paths import Workspace
@@ -21,8 +21,11 @@ from agentd.workspace.paths import Workspace
 SPLIT = 12.0
 """Nats that reading a request as one more step must gain."""
 MOST_STEPS = 4
+MOST_WORDS = 60
 CLOSE = 6.0
 """A reading this many nats below the best is still tried when the best one fails."""
+UNCLEAR = -3.3
+"""Nats a word below which a reading is no ground to change anything."""
 _JOINT = re.compile(r",?\s+(?:and\s+then|then|and)\s+|[.;]\s+(?=\w)|,\s+(?=\w)")
 _MUST_EXIST = (Grounding.FILE, Grounding.FOLDER, Grounding.PATH)
 
@@ -42,6 +45,12 @@ class Compact:
 
     def plan(self, work: Work) -> Plan:
         goal = " ".join(work.task.goal.split())
+        if len(goal.split()) > MOST_WORDS:
+            name = work.model(self.role).name
+            raise Impossible(
+                f"the task has {len(goal.split())} words, and the model {name} reads {MOST_WORDS}",
+                hint="say it in fewer words, or put a larger model into models/",
+            )
         joints = [m for m in _JOINT.finditer(goal) if not _inside_quotes(goal, m.start())][: MOST_STEPS - 1]
         if not joints:
             return Plan(steps=(Step(intent=goal),))
@@ -62,11 +71,16 @@ class Compact:
         before = next(reversed(work.changed), "") or _last_path(work.evidence)
         readings = self._reader.read(step.intent, model, names, before)
         if seen:
-            return _another(readings, seen)
+            return _another(readings, seen, work)
         best = readings[0]
         if best.service.tool is None:
             return Stop(end=End(best.service.name), text=_words(End(best.service.name), step.intent, model))
-        return _missing(best, names, work.workspace) or Act(call=_call(best))
+        if not best.service.tool.annotations.read_only and best.score < UNCLEAR * len(step.intent.split()):
+            meant = f"{best.service.name} with {best.arguments}"
+            return Stop(
+                end=End.ASK, text=f"Did you mean {meant}? The request is not clear enough to act on: {step.intent}"
+            )
+        return _missing(best, names, work.workspace) or Act(call=_call(best, work))
 
 
 def _names(work: Work, text: str) -> dict[str, bool]:
@@ -105,18 +119,31 @@ def _inside_quotes(text: str, place: int) -> bool:
     )
 
 
-def _call(reading: Reading) -> ToolCall:
-    return ToolCall(tool=reading.service.name, args=reading.arguments)
+def _call(reading: Reading, work: Work) -> ToolCall:
+    results = {slot: _result(m.value, work) for slot, m in reading.values.items() if m.kind is Kind.RESULT}
+    return ToolCall(tool=reading.service.name, args=reading.arguments | results)
 
 
-def _another(readings: Sequence[Reading], seen: Sequence[Evidence]) -> Act | Stop:
+def _result(phrase: str, work: Work) -> str:
+    """What a phrase like "the number" stands for: the figure or list that the task speaks of, else the whole text."""
+    last = next((turn.result for turn in reversed(work.evidence) if turn.result.ok), None)
+    if last is None:
+        return phrase
+    spoken = set(words(work.task.goal.lower()))
+    named = [value for name, value in last.data.items() if name != "path" and name in spoken]
+    if not named:
+        return last.text
+    return "\n".join(map(str, named[0])) if isinstance(named[0], list | tuple) else str(named[0])
+
+
+def _another(readings: Sequence[Reading], seen: Sequence[Evidence], work: Work) -> Act | Stop:
     """The next reading of the same tool, when one is close; else the reason why the last try failed."""
     tried = [(turn.call.tool, dict(turn.call.args)) for turn in seen]
     for reading in readings:
         if reading.score < readings[0].score - CLOSE:
             break
         if reading.service.name == tried[0][0] and (reading.service.name, reading.arguments) not in tried:
-            return Act(call=_call(reading))
+            return Act(call=_call(reading, work))
     return Stop(end=End.IMPOSSIBLE, text=seen[0].result.text)
 
 

@@ -27,6 +27,7 @@ _NAMED = re.compile(r"`([^`\n]+)`|(?<![\w/.])([\w\-./]*\w\.[A-Za-z]\w{0,9})(?!\w
 _ENGLISH = tomllib.loads(prompt_data("english.toml"))
 _FUNCTION_WORDS = frozenset(_ENGLISH["function_words"])
 _PRONOUNS = frozenset(_ENGLISH["pronouns"])
+_BACK_REFERENCE = re.compile(rf"\b(?:{'|'.join(_ENGLISH['back_references'])})\s+[a-z]+\b")
 
 
 class Kind(StrEnum):
@@ -38,6 +39,8 @@ class Kind(StrEnum):
     """A word that only code writes so: `parse_config`, `MAX_SIZE`, `HttpClient`."""
     PRONOUN = "pronoun"
     """Stands for what the step before was about."""
+    RESULT = "result"
+    """Stands for what came out of the step before."""
     SPAN = "span"
 
 
@@ -64,6 +67,9 @@ def mentions(text: str, names: Iterable[str], before: str = "") -> list[Mention]
         mention = _word(word, start, known, before)
         if mention and not any(mention.overlaps(other) for other in found):
             found.append(mention)
+    if before:
+        results = [Mention(m.start(), m.end(), m[0], Kind.RESULT) for m in _BACK_REFERENCE.finditer(text)]
+        found += [result for result in results if not any(result.overlaps(other) for other in found)]
     return sorted(found, key=lambda mention: mention.start)
 
 

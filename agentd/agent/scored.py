@@ -7,11 +7,12 @@ given the tool). Nothing is generated, so nothing can be invented.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from heapq import nlargest
-from itertools import pairwise, permutations
+from itertools import combinations, pairwise, permutations
 from typing import Any
 
 from agentd.agent.grounding import Kind, Mention, looks_like_path, mentions, spans
@@ -32,6 +33,7 @@ LIKENESS = 10.0
 """Nats for a request whose words are those of an example of the tool."""
 PER_SERVICE = 5
 """Readings of one service that a model scores."""
+MOST_MENTIONS = 6
 MOST_READINGS = 44
 """Readings that a model scores in all."""
 
@@ -44,6 +46,9 @@ _STAND_INS = {
     Grounding.PATTERN: ("'abc'", "'xyz'"),
     Grounding.COMMAND: ("'make all'", "'make'"),
 }
+_SLOT = re.compile(r"\{(\w+)\}")
+_END_SLOTS = {"path": Grounding.PATH, "target": Grounding.NEW_PATH, "content": Grounding.TEXT}
+_SOFT = (Kind.NAME, Kind.RESULT)
 _PATHS = (Grounding.FILE, Grounding.FOLDER, Grounding.PATH, Grounding.NEW_PATH)
 
 
@@ -95,7 +100,7 @@ class Reading:
 def services(tools: Iterable[Tool], ends: Mapping[End, Sequence[str]]) -> list[Service]:
     """Each tool once for every set of fixed arguments among its examples, then the ends."""
     found = [service for tool in tools for service in _of_tool(tool)]
-    found += [Service(name=end, tool=None, templates=tuple(examples)) for end, examples in ends.items()]
+    found += [Service(name=end, tool=None, templates=tuple(texts), slots=_END_SLOTS) for end, texts in ends.items()]
     return found
 
 
@@ -111,6 +116,7 @@ def _of_tool(tool: Tool) -> Iterator[Service]:
     for fixed, templates in groups.items():
         arguments = dict(part.strip().split("=", 1) for part in fixed.split(",") if part)
         slots = {name: kind for name, kind in kinds.items() if name not in arguments}
+        templates = [template for template in templates if set(_SLOT.findall(template)) <= set(slots)]
         used = [name for name in slots if any("{" + name + "}" in template for template in templates)]
         always = [name for name in used if all("{" + name + "}" in template for template in templates)]
         needed = [name for name in slots if name in schema.get("required", []) or name in always]
@@ -140,7 +146,7 @@ class Reader:
 
         `names` exist in the folder, True for folders; `before` is what a pronoun stands for.
         """
-        named = mentions(request, names, before)
+        named = mentions(request, names, before)[:MOST_MENTIONS]
         best = []
         for service in self._offered:
             readings = [self._liked(reading) for reading in _readings(request, service, named, names)]
@@ -168,26 +174,39 @@ def _readings(request: str, service: Service, named: Sequence[Mention], names: M
 
 
 def _plain(request: str, service: Service, named: Sequence[Mention], names: Mapping[str, bool]) -> Iterator[Reading]:
-    """Every way to put what the request plainly names into the service's parameters, most used first."""
-    slots = list(service.slots)
-    ways: dict[tuple[tuple[str, Mention], ...], None] = {}
-    for count in range(min(len(slots), len(named)), -1, -1):
-        for chosen in permutations(named, count):
-            for places in permutations(slots, count):
-                pairs = sorted(zip(places, chosen, strict=True), key=lambda pair: slots.index(pair[0]))
-                if all(_misfit(mention, service.slots[slot], names) is not None for slot, mention in pairs):
-                    ways.setdefault(tuple(pairs))
-        if ways:
-            break
-    for way in ways or {(): None}:
+    """Every way to put as much as fits of what the request plainly names into the service's parameters.
+
+    A bare word may name something in the folder, or an earlier result, or just be a word, so it is also left alone.
+    """
+    ways = dict.fromkeys(_ways(service, named, names))
+    ways |= dict.fromkeys(_ways(service, [m for m in named if m.kind not in _SOFT], names))
+    for way in ways:
         yield _reading(request, service, dict(way), named, names)
+
+
+def _ways(
+    service: Service, named: Sequence[Mention], names: Mapping[str, bool]
+) -> list[tuple[tuple[str, Mention], ...]]:
+    slots = list(service.slots)
+    for count in range(min(len(slots), len(named)), -1, -1):
+        ways = [
+            tuple(sorted(zip(places, chosen, strict=True), key=lambda pair: slots.index(pair[0])))
+            for chosen in permutations(named, count)
+            for places in combinations(slots, count)
+        ]
+        fitting = [w for w in ways if all(_misfit(m, service.slots[slot], names) is not None for slot, m in w)]
+        if fitting:
+            return fitting
+    return []
 
 
 def _misfit(mention: Mention, kind: Grounding, names: Mapping[str, bool]) -> float | None:
     """What it costs, in nats, to take the mention for a parameter of this kind; None when it cannot be one."""
+    if mention.kind is Kind.RESULT:
+        return 0.0 if kind is Grounding.TEXT else None
     marked = mention.kind in (Kind.QUOTED, Kind.CODE, Kind.SPAN)
     if kind not in _PATHS:
-        return 0.0 if marked else MISFIT if kind is Grounding.PATTERN else None
+        return 0.0 if marked else 2 * MISFIT if kind is Grounding.PATTERN else None
     if marked and not looks_like_path(mention.value):
         return None
     folder = names.get(mention.value.rstrip("/"))

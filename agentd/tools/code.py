@@ -66,6 +66,8 @@ def _actions(args: Any) -> Sequence[Action]:
         "Which tests fail?",
         "Run the tests in {target}",
         "Is everything green?",
+        "Run the test suite and say what fails",
+        "Are all tests passing?",
         "Test the project and tell me what is broken",
         "How many tests are there, and do they all succeed?",
     ),

@@ -300,7 +300,7 @@ def _to_write(workspace: Workspace, path: str, content: str, mode: str) -> bytes
         content += "\n"
     if found is None or (mode == "overwrite" and found.st_size > MAX_EDITED):
         return content.encode("utf-8")
-    if mode == "create":
+    if mode == "create" and not stat.S_ISDIR(found.st_mode):
         raise ToolFailed(f"{path} exists already", hint="set mode to overwrite or append, or choose another name")
     data = workspace.read_bytes(path, MAX_EDITED)
     if mode == "overwrite" and text.is_binary(data):

@@ -31,6 +31,7 @@ _IN_LINE = 3
         "Which branch are we on?",
         "Is the working tree clean?",
         "Show the git status",
+        "Which files are modified?",
         "Which files are new or modified in this repository?",
     ),
 )
@@ -54,6 +55,8 @@ def git_status(ctx: ToolContext) -> ToolResult:
     examples=(
         "What changed since the last commit?",
         "Show me the diff",
+        "What have I changed?",
+        "git diff",
         "Show the uncommitted changes in {path}",
         "What did I change in {path}?",
         "How does {path} differ from the last commit?",
@@ -81,6 +84,8 @@ def git_diff(ctx: ToolContext, path: ExistingPath = ".") -> ToolResult:
     read_only=True,
     examples=(
         "What was the last commit?",
+        "Show me the last commits",
+        "git log",
         "Who made the last commit, and when?",
         "Show the history of {path}",
         "Show the last {limit} commits",

@@ -44,6 +44,7 @@ _WILD = frozenset("*?[")
         "Is there a file called {pattern}?",
         "List every file that matches {pattern}",
         "How many {pattern} files does the project have?",
+        "Find the files ending in {pattern}",
     ),
 )
 def find_files(ctx: ToolContext, pattern: Pattern, path: Folder = ".") -> ToolResult:
@@ -83,6 +84,10 @@ def find_files(ctx: ToolContext, pattern: Pattern, path: Folder = ".") -> ToolRe
         "How often does {pattern} occur?",
         "Show all lines with {pattern} in {glob} files",
         "Where is {pattern} defined?",
+        "Show me every {pattern}",
+        "Which files contain {pattern}?",
+        "Where do we call {pattern}?",
+        "grep for {pattern}",
     ),
 )
 def search_text(
