@@ -83,7 +83,10 @@ class Database:
         self._connections: weakref.WeakSet[apsw.Connection] = weakref.WeakSet()
         self._closed = False
         self._open(migrations(schema), clock)
-        self._ballast.make()
+        if not self._ballast.make() and ballast_mb:
+            self._warn(
+                f"no room for {ballast_mb} MiB of ballast beside {path}: a full disk would stop all work at once"
+            )
 
     @property
     def ballast_held(self) -> bool:
@@ -110,6 +113,7 @@ class Database:
                 own.depth -= 1
             return
         with self._writing:
+            self._refuse_closed()  # it may have happened while this thread waited
             try:
                 self._begin(own)
                 yield own.connection
@@ -149,7 +153,7 @@ class Database:
                 own.connection.execute("ROLLBACK")
 
     def rows(self, sql: str, params: Params = ()) -> list[dict[str, Any]]:
-        """All rows, each by column name."""
+        """All rows, each by column name. A statement that writes (`RETURNING`) belongs inside a transaction."""
         own = self._own()
         cursor = self._run(own, sql, params)
         try:
@@ -195,13 +199,16 @@ class Database:
 
     def _join(self) -> _Own:
         with self._listing:
-            if self._closed:
-                raise StoreError(f"the database {self.path} is closed")
+            self._refuse_closed()
             try:
                 connection = connect(self.path)
             except apsw.Error as error:
                 raise reason(error, self.path, full=is_full(error)) from error
             return self._adopt(connection)
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise StoreError(f"the database {self.path} is closed")
 
     def _adopt(self, connection: apsw.Connection) -> _Own:
         own = _Own(connection)
@@ -259,7 +266,7 @@ class Database:
         own.log.entries = []
         own.depth = 0
         after, own.after = own.after, []
-        if own.connection.in_transaction:
+        if not self._closed and own.connection.in_transaction:
             own.connection.execute("ROLLBACK")
             return []
         return after
@@ -348,8 +355,6 @@ def _checked(connection: apsw.Connection, known: list[Migration], path: Path) ->
         raise damage(path, "; ".join(found))
     if connection.readonly("main"):
         raise unwritable(path, "it is read-only")
-    connection.execute("BEGIN IMMEDIATE")
-    connection.execute("ROLLBACK")
     if connection.pragma("journal_mode") != "wal":
         connection.pragma("journal_mode", "WAL")  # a restored backup
     return lacking

@@ -98,7 +98,7 @@ def explain(error: apsw.Error, path: Path, *, full: bool = False) -> StoreError 
         return damage(path, "a page does not match its checksum" if damaged else str(error))
     if isinstance(error, apsw.ReadOnlyError | apsw.CantOpenError | apsw.PermissionsError):
         return unwritable(path, str(error))
-    if isinstance(error, apsw.ConnectionClosedError):
+    if isinstance(error, apsw.ConnectionClosedError | apsw.InterruptError):
         return StoreError(f"the database {path} is closed")
     if isinstance(error, apsw.BusyError | apsw.LockedError):
         return StoreError(f"another program holds the database {path}: {error}", hint="end it, then try again")

@@ -7,7 +7,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import apsw
@@ -249,6 +249,40 @@ def test_close_waits_for_the_running_transaction(table: Database, open_db: OpenD
     table.close()
     thread.join()
     assert names(open_db()) == ["slow"]
+
+
+def test_who_waits_to_write_is_told_of_the_close(table: Database) -> None:
+    waiting: list[Future[None]] = []
+
+    def write() -> None:
+        with pytest.raises(StoreError, match="closed"):
+            add(table, "too late")
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(names, table).result()  # so that it has a connection
+
+        def close() -> None:
+            with table.transaction():
+                waiting.append(pool.submit(write))
+                time.sleep(0.1)
+                table.close()
+
+        with pytest.raises(StoreError, match="closed"):
+            close()
+        waiting[0].result()
+
+
+def test_who_reads_is_told_of_the_close(table: Database) -> None:
+    def read() -> None:
+        forever = "WITH RECURSIVE n (x) AS (VALUES (1) UNION ALL SELECT x + 1 FROM n) SELECT max(x) FROM n"
+        with pytest.raises(StoreError, match="closed"):
+            table.rows(forever)
+
+    with ThreadPoolExecutor(1) as pool:
+        reader = pool.submit(read)
+        time.sleep(0.1)
+        table.close()
+        reader.result(5)
 
 
 def test_killed_after_a_commit_has_the_commit(path: Path, open_db: OpenDatabase) -> None:
