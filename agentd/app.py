@@ -21,6 +21,7 @@ from agentd.tasks.queue import Queue
 from agentd.tasks.request import Defaults
 from agentd.tasks.worker import Worker
 from agentd.tools.catalog import builtin
+from agentd.tools.checks import checks
 from agentd.tools.gate import Gate
 from agentd.tools.outputs import read_output_tool
 from agentd.tools.tool import Tool
@@ -58,12 +59,12 @@ class App:
         self.db.close()
 
 
-def build(settings: Settings, clock: Clock | None = None) -> App:
-    """Every part over the settings' home; nothing runs yet.
+def build(settings: Settings, *, clock: Clock | None = None, policy: PolicyEngine | None = None) -> App:
+    """Every part over the settings' home; nothing runs yet. `policy` stands in for the rules of the home.
 
     Raises `StoreError`, `PolicyError` or `ConfigError` for a home that cannot be used.
     """
-    policy = PolicyEngine.load(settings.policies_dir)
+    policy = policy or PolicyEngine.load(settings.policies_dir)
     catalog = Catalog.load(settings.models_dir, defaults_dir() / "models")
     clock = clock or SystemClock()
     db = Database(settings.db_path, clock=clock, ballast_mb=settings.store.ballast_mb)
@@ -71,7 +72,7 @@ def build(settings: Settings, clock: Clock | None = None) -> App:
     events = EventLog(db, bus, clock)
     read_output = read_output_tool(outputs)
     tools = builtin() | {read_output.name: read_output}
-    gate = Gate(tools, policy, audit, events.emit, outputs, clock)
+    gate = Gate(tools | checks(), policy, audit, events.emit, outputs, clock)
     models = Pool(catalog, settings.models)
     queue = Queue(
         db, audit, events.emit, clock, defaults=_defaults(settings), lease_seconds=settings.tasks.lease_seconds

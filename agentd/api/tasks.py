@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields, replace
 from typing import Annotated, Any
 
@@ -21,9 +22,12 @@ MAX_LISTED = 1000
 
 async def _known_fields(request: Request) -> None:
     """Refuse misspelt fields, which would otherwise be dropped without a word."""
-    body = await request.json()
+    try:
+        body = json.loads(await request.body())
+    except (ValueError, RecursionError):
+        raise BadInput("the body is not JSON in UTF-8") from None
     if not isinstance(body, dict):
-        return
+        return  # what else is wrong with it is found by its type
     _refuse_unknown(body, TaskRequest, "")
     if isinstance(body.get("budget"), dict):
         _refuse_unknown(body["budget"], Budget, "budget.")

@@ -61,4 +61,4 @@ class LivePlan:
             rows.append(self._spinner)
         if self._tool:
             rows.append(Text(f"  {self._tool}", "dim", no_wrap=True, overflow="ellipsis"))
-        self._live.update(Group(*rows))
+        self._live.update(Group(*rows), refresh=True)
