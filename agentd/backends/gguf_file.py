@@ -1,0 +1,163 @@
+"""Looks at a GGUF file without loading it: is it one, is it whole, what does it say of itself."""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from agentd.errors import ModelError, ModelMissing
+
+_SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+_STRING, _ARRAY = 8, 9
+_LONGEST_KEPT = 65_536
+_MOST_ENTRIES = 1_000_000
+
+# ggml type -> (numbers in a block, bytes of a block); a type that is missing here is not checked for size.
+_BLOCKS = {
+    **{0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 36)},
+    **{10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292)},
+    **{16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256, 110), 22: (256, 82)},
+    **{23: (256, 136), 24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8), 28: (1, 8), 29: (256, 56), 30: (1, 2)},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tensor:
+    shape: tuple[int, ...]
+    kind: int
+    """ggml's number of the type."""
+    start: int
+    """Byte in the file where its data begins."""
+
+    @property
+    def size(self) -> int:
+        """Bytes; 0 for a type that is not known here."""
+        numbers, block = _BLOCKS.get(self.kind, (1, 0))
+        return prod(self.shape) // numbers * block
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GgufFile:
+    """What the header says: metadata (without arrays) and tensors by name."""
+
+    path: Path
+    bytes: int
+    metadata: dict[str, Any] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def trained_context(self) -> int:
+        """Tokens; 0 when the file does not say."""
+        return int(self.metadata.get(f"{self.metadata.get('general.architecture')}.context_length", 0))
+
+
+def read(path: Path) -> GgufFile:
+    """The header of a GGUF file.
+
+    Raises `ModelMissing` when there is no such file, `ModelError` when it is none, cut off, or cannot be read.
+    """
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise ModelError(f"model {path} is not a file", hint="name a GGUF file in models/catalog.toml")
+        with path.open("rb") as file:
+            if file.read(4) != b"GGUF":
+                raise ModelError(f"model {path} is not a GGUF file", hint="llama.cpp reads GGUF only; download it again")
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                found = _Header(data, path).parse(size)
+    except FileNotFoundError:
+        raise ModelMissing(f"there is no model file {path}", hint="put it there, or name another in catalog.toml") from None
+    except OSError as error:
+        raise ModelError(f"model {path} cannot be read: {error.strerror or error}", hint="check its permissions") from None
+    except (struct.error, IndexError, UnicodeDecodeError, OverflowError):
+        raise _cut_off(path, f"its {size:,} bytes end inside the header") from None
+    needed = max((tensor.start + tensor.size for tensor in found.tensors.values()), default=0)
+    if needed > size:
+        raise _cut_off(path, f"it has {size:,} bytes, its header describes {needed:,}")
+    return found
+
+
+def _cut_off(path: Path, why: str) -> ModelError:
+    return ModelError(f"model {path} is cut off or damaged: {why}", hint="download or copy it again")
+
+
+class _Header:
+    """Walks through the header, byte by byte."""
+
+    def __init__(self, data: mmap.mmap, path: Path) -> None:
+        self._data = data
+        self._path = path
+        self._at = 4
+
+    def parse(self, size: int) -> GgufFile:
+        version = self._number("<I")
+        if version not in (2, 3):
+            raise ModelError(
+                f"model {self._path} is GGUF version {version}; 2 and 3 can be read", hint="convert it with llama.cpp"
+            )
+        tensors, entries = self._number("<Q"), self._number("<Q")
+        if tensors > _MOST_ENTRIES or entries > _MOST_ENTRIES:
+            raise ModelError(
+                f"model {self._path} is damaged: its header counts {tensors} tensors and {entries} entries",
+                hint="download or copy it again",
+            )
+        metadata = {}
+        for _ in range(entries):
+            key = self._string().decode()
+            value = self._value(self._number("<I"))
+            if value is not None:
+                metadata[key] = value
+        found = [self._tensor() for _ in range(tensors)]
+        align = int(metadata.get("general.alignment", 32)) or 32
+        start = -(-self._at // align) * align
+        placed = {name: Tensor(shape=shape, kind=kind, start=start + offset) for name, shape, kind, offset in found}
+        return GgufFile(path=self._path, bytes=size, metadata=metadata, tensors=placed)
+
+    def _tensor(self) -> tuple[str, tuple[int, ...], int, int]:
+        name = self._string().decode()
+        shape = tuple(self._number("<Q") for _ in range(self._number("<I")))
+        return name, shape, self._number("<I"), self._number("<Q")
+
+    def _value(self, kind: int) -> Any:
+        """A scalar or a text of ordinary length; None for an array, which is stepped over."""
+        if kind == _STRING:
+            text = self._string()
+            return text.decode("utf-8", "replace") if len(text) <= _LONGEST_KEPT else None
+        if kind != _ARRAY:
+            return self._number(_SCALARS[kind]) if kind in _SCALARS else self._unknown(kind)
+        inner, count = self._number("<I"), self._number("<Q")
+        if inner in _SCALARS:
+            self._at += struct.calcsize(_SCALARS[inner]) * count
+            return None
+        for _ in range(count):
+            if inner == _STRING:
+                self._step_over()
+            else:
+                self._value(inner)
+        return None
+
+    def _unknown(self, kind: int) -> Any:
+        raise ModelError(
+            f"model {self._path} is damaged: unknown kind of entry {kind} in its header",
+            hint="download or copy it again",
+        )
+
+    def _string(self) -> bytes:
+        start = self._at + 8
+        self._step_over()
+        return self._data[start : self._at]
+
+    def _step_over(self) -> None:
+        (length,) = struct.unpack_from("<Q", self._data, self._at)
+        self._at += 8 + length
+        if self._at > len(self._data):
+            raise IndexError(self._at)
+
+    def _number(self, form: str) -> Any:
+        (number,) = struct.unpack_from(form, self._data, self._at)
+        self._at += struct.calcsize(form)
+        return number

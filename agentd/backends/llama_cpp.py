@@ -1,0 +1,424 @@
+"""A local model: the parent's side of a `llama_worker` process, which it starts, watches, restarts and ends."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import psutil
+
+from agentd.backends import gguf_file
+from agentd.backends.frames import BrokenWire, FrameReader, send
+from agentd.backends.turns import Turns
+from agentd.errors import Cancelled, ModelError
+from agentd.sandbox.launch import clean_env, kill_group, spawn
+from agentd.telemetry import get_logger
+from agentd.types import ModelProfile, ModelReply, ModelRequest, Score
+
+Frame: TypeAlias = dict[str, Any]
+OnDelta: TypeAlias = Callable[[str], None]
+
+CRASHES_IN_A_ROW = 3
+"""After so many without a reply in between the model is left alone for `REST` seconds."""
+REST = 60.0
+_POLL = 0.01
+_SEND_TIMEOUT = 30.0
+_CANCEL_GRACE = 10.0
+"""Seconds that the process has to obey a cancellation before it is killed."""
+_LOG_TAIL = 4000
+
+log = get_logger("agentd.backends")
+
+
+class LlamaModel:
+    """A GGUF model in a process of its own. Safe to use from several threads; clients are served in turn.
+
+    `gpu_layers`: -1 for all; `threads`: 0 leaves one core free; `load_timeout`: seconds a load may take; `stall`:
+    seconds without a sign of life after which a process is killed. The first request starts the process.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        name: str,
+        profile: ModelProfile,
+        context: int | None = None,
+        gpu_layers: int = 0,
+        threads: int = 0,
+        lora: Path | None = None,
+        load_timeout: float = 600.0,
+        stall: float = 300.0,
+    ) -> None:
+        self.path = path.absolute()
+        self._name = name
+        self._profile = profile
+        self._context = context or profile.context
+        self._gpu_layers = gpu_layers
+        self._threads = threads or free_threads()
+        self._lora = lora and lora.absolute()
+        self._load_timeout = load_timeout
+        self._stall = stall
+        self._turns = Turns()
+        self._worker: _Worker | None = None
+        self._crashes = 0
+        self._rest_until = 0.0
+        self._starts = 0
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def profile(self) -> ModelProfile:
+        return self._profile
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process; None when none runs."""
+        worker = self._worker
+        return worker.pid if worker is not None and worker.alive else None
+
+    @property
+    def healthy(self) -> bool:
+        return self.pid is not None
+
+    @property
+    def starts(self) -> int:
+        """How often a process was started."""
+        return self._starts
+
+    def start(self) -> Frame:
+        """Load the model now, if it is not; returns `stats()`. Clears the memory of earlier crashes."""
+        self._crashes, self._rest_until = 0, 0.0
+        return self.stats()
+
+    def stop(self) -> None:
+        """End the process, which gives all its memory back. A request that runs fails; the next one starts it again."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.kill()
+
+    def stats(self) -> Frame:
+        """Tokens and seconds spent since the start, `context`, `threads`, `load_seconds`, `pid`, `rss_bytes`."""
+        found = self._request({"op": "stats"}, client="", timeout=self._load_timeout)
+        pid = self.pid
+        try:
+            rss = psutil.Process(pid).memory_info().rss if pid else 0
+        except psutil.Error:
+            rss = 0
+        return {**found, "pid": pid, "rss_bytes": rss, "starts": self._starts}
+
+    def chat(
+        self, request: ModelRequest, on_delta: OnDelta | None = None, cancel: threading.Event | None = None
+    ) -> ModelReply:
+        """Raises `ModelError` (too long, crashed, timed out, a schema no grammar can hold) and `Cancelled`."""
+        started = time.monotonic()
+        constrained = request.schema is not None or request.choices is not None
+        think = self._profile.think and not constrained
+        frame = {
+            "op": "generate",
+            "prompt": request.prompt,
+            "messages": [{"role": message.role, "content": message.content} for message in request.messages],
+            "max_tokens": max(1, request.max_tokens),
+            "temperature": request.temperature,
+            "seed": request.seed,
+            "stop": list(request.stop),
+            "schema": request.schema,
+            "choices": None if request.choices is None else list(request.choices),
+            "think": think,
+            "stream": on_delta is not None,
+        }
+        found = self._request(frame, client=request.client, timeout=request.timeout, on_delta=on_delta, cancel=cancel)
+        text = found["text"].rpartition("</think>")[2].lstrip() if think else found["text"]
+        return ModelReply(
+            text=text,
+            model=self._name,
+            prompt_tokens=found["prompt_tokens"],
+            completion_tokens=found["completion_tokens"],
+            seconds=time.monotonic() - started,
+            finish_reason=found["finish_reason"],
+        )
+
+    def score(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        *,
+        client: str = "",
+        cancel: threading.Event | None = None,
+        timeout: float = 600.0,
+    ) -> list[Score]:
+        """Prefix and continuation are tokenised apart; a prefix scored before is not computed again.
+
+        Control tokens are recognised in prefixes, not in continuations. The scores of a pair do not depend on the
+        other pairs.
+        """
+        if not pairs:
+            return []
+        frame = {"op": "score", "pairs": [list(pair) for pair in pairs]}
+        found = self._request(frame, client=client, timeout=timeout, cancel=cancel)
+        return [Score(logprob=logprob, tokens=tokens) for logprob, tokens in found["scores"]]
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """A vector of 256 numbers and length 1 for each text, made of the model's token embeddings."""
+        if not texts:
+            return []
+        found: list[list[float]] = self._request({"op": "embed", "texts": list(texts)}, client="", timeout=600.0)[
+            "vectors"
+        ]
+        return found
+
+    def count(self, text: str) -> int:
+        return int(self._request({"op": "count", "text": text}, client="", timeout=600.0)["tokens"])
+
+    def _request(
+        self,
+        frame: Frame,
+        *,
+        client: str,
+        timeout: float,
+        on_delta: OnDelta | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Frame:
+        deadline = time.monotonic() + timeout
+        with self._turns.take(client, deadline=deadline, cancel=cancel) as mine:
+            if cancel is not None and cancel.is_set():
+                raise Cancelled(f"the request to {self._name} was cancelled")
+            if not mine:
+                raise ModelError(
+                    f"{self._name} was busy with other requests for {timeout:g} s", hint="allow more time, or try later"
+                )
+            worker = self._running(deadline, cancel)
+            try:
+                found = worker.ask(frame, deadline=deadline, timeout=timeout, on_delta=on_delta, cancel=cancel)
+            except _Died as death:
+                raise self._crashed(worker, str(death)) from None
+            self._crashes = 0
+            return found
+
+    def _running(self, deadline: float, cancel: threading.Event | None) -> _Worker:
+        """The process, started if need be. Called by the holder of the turn only."""
+        if self._worker is not None and self._worker.alive:
+            return self._worker
+        if self._worker is not None:
+            self._crashed(self._worker, "it ended between two requests")
+        if time.monotonic() < self._rest_until:
+            raise ModelError(
+                f"{self._name} died {CRASHES_IN_A_ROW} times in a row and is not started again for now",
+                hint="see the log of the daemon; a smaller context or fewer GPU layers may help",
+            )
+        gguf_file.read(self.path)
+        if self._lora is not None:
+            gguf_file.read(self._lora)
+        worker = self._worker = _Worker(self._name, self._stall)
+        self._starts += 1
+        spec = {
+            "op": "load",
+            "path": str(self.path),
+            "context": self._context,
+            "gpu_layers": self._gpu_layers,
+            "threads": self._threads,
+            "lora": None if self._lora is None else str(self._lora),
+        }
+        try:
+            loaded = worker.ask(
+                spec, deadline=time.monotonic() + self._load_timeout, timeout=self._load_timeout, cancel=cancel
+            )
+        except _Died as death:
+            raise self._crashed(worker, f"{death} while it loaded {self.path}") from None
+        except (ModelError, Cancelled):
+            self.stop()
+            raise
+        log.info("model loaded", model=self._name, pid=worker.pid, seconds=round(loaded["load_seconds"], 2))
+        return worker
+
+    def _crashed(self, worker: _Worker, why: str) -> ModelError:
+        stopped = self._worker is not worker
+        if not stopped:
+            self._worker = None
+        worker.kill()
+        words = worker.last_words()
+        if stopped:
+            return ModelError(f"{self._name} was stopped", hint="send the request again; the model starts again")
+        self._crashes += 1
+        if self._crashes >= CRASHES_IN_A_ROW:
+            self._rest_until, self._crashes = time.monotonic() + REST, 0
+        log.error("model process died", model=self._name, pid=worker.pid, why=why, llama=words)
+        last = words.splitlines()[-1:] or [""]
+        detail = f": {last[0]}" if last[0] else ""
+        return ModelError(
+            f"model process died: {self._name} (pid {worker.pid}): {why}{detail}",
+            hint="send the request again; the model starts again by itself",
+        )
+
+
+def free_threads() -> int:
+    """All usable cores but one, for two threads on two cores stand still when anything else runs."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    physical = psutil.cpu_count(logical=False) or usable
+    return max(1, min(usable, physical) - 1)
+
+
+class _Died(Exception):
+    """The process is gone, hangs, or talks nonsense."""
+
+
+class _Worker:
+    """One process and the wire to it. Used by one thread at a time; only `kill` may come from another."""
+
+    def __init__(self, name: str, stall: float) -> None:
+        self._name = name
+        self._stall = stall
+        self._number = 0
+        if importlib.util.find_spec("llama_cpp") is None:
+            raise ModelError(
+                "llama-cpp-python is not installed, so no local model can run", hint="install the extra `embedded`"
+            )
+        self._stderr = tempfile.TemporaryFile()
+        self._wire, other = socket.socketpair()
+        with other:
+            self._child = self._start(other.fileno())
+        self._reader = FrameReader(self._wire)
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._child.poll() is None
+
+    def ask(
+        self,
+        frame: Frame,
+        *,
+        deadline: float,
+        timeout: float,
+        on_delta: OnDelta | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Frame:
+        """Send one request and wait for its end. Raises `ModelError`, `Cancelled`, and `_Died`."""
+        self._number += 1
+        try:
+            send(self._wire, {**frame, "id": self._number}, _SEND_TIMEOUT)
+        except BrokenWire as error:
+            raise _Died(self._how(str(error))) from None
+        except ValueError as error:
+            raise ModelError(f"the request to {self._name} is too big: {error}", hint="send less text") from None
+        watch = _Watch(deadline, cancel, self._stall)
+        while True:
+            answer = self._receive()
+            if answer is not None and answer.get("id") == self._number:
+                watch.alive()
+                if "ok" in answer or "error" in answer:
+                    return self._settle(answer, watch, timeout)
+                if on_delta is not None and "delta" in answer and not watch.ending:
+                    self._pass_on(on_delta, answer["delta"])
+            if watch.must_end():
+                self._cancel()
+            if watch.hangs():
+                raise _Died(f"it gave no sign of life for {watch.silence:.0f} s and was killed")
+
+    def _pass_on(self, on_delta: OnDelta, text: str) -> None:
+        try:
+            on_delta(text)
+        except BaseException:
+            self._cancel()  # the listener failed; what the process still sends has an old number
+            raise
+
+    def _receive(self) -> Frame | None:
+        try:
+            return self._reader.receive(_POLL)
+        except BrokenWire as error:
+            raise _Died(self._how(str(error))) from None
+
+    def _settle(self, answer: Frame, watch: _Watch, timeout: float) -> Frame:
+        if watch.ending == "cancelled":
+            raise Cancelled(f"the request to {self._name} was cancelled")
+        if "ok" in answer:
+            found = answer["ok"]
+            if not isinstance(found, dict):
+                raise _Died("it answered with nonsense")
+            return found
+        if watch.ending == "late":
+            raise ModelError(f"{self._name} was not done after {timeout:g} s", hint="allow more time, or ask for less")
+        error = answer["error"]
+        raise ModelError(f"{self._name}: {error['message']}", hint=error["hint"])
+
+    def _cancel(self) -> None:
+        try:
+            send(self._wire, {"op": "cancel", "id": self._number}, _SEND_TIMEOUT)
+        except BrokenWire as error:
+            raise _Died(self._how(str(error))) from None
+
+    def kill(self) -> None:
+        """End it at once; returns when it is gone."""
+        kill_group(self._child, grace=0.0)
+        try:
+            self._wire.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits for an answer
+        except OSError:
+            pass  # it is closed already
+
+    def last_words(self) -> str:
+        """The end of what it wrote to stderr, where llama.cpp's warnings go."""
+        size = os.fstat(self._stderr.fileno()).st_size
+        return os.pread(self._stderr.fileno(), _LOG_TAIL, max(0, size - _LOG_TAIL)).decode("utf-8", "replace").strip()
+
+    def _how(self, why: str) -> str:
+        try:
+            code = self._child.wait(1.0)
+        except subprocess.TimeoutExpired:
+            return why
+        return f"it was ended by signal {-code}" if code < 0 else f"it ended with exit code {code}"
+
+    def _start(self, descriptor: int) -> subprocess.Popen[bytes]:
+        package_root = Path(__file__).resolve().parents[2]
+        env = {**clean_env(("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")), "PYTHONPATH": str(package_root)}
+        # Waiting threads that spin would take the core that is left free.
+        env |= {"OMP_WAIT_POLICY": "passive", "PYTHONUTF8": "1", "OPENBLAS_NUM_THREADS": "1"}
+        argv = [sys.executable, "-s", "-P", "-m", "agentd.backends.llama_worker", str(descriptor)]
+        return spawn(argv, cwd=Path(os.path.abspath(os.sep)), env=env, stderr=self._stderr, pass_fds=(descriptor,))
+
+
+class _Watch:
+    """When a request must end: cancelled, late, or its process hangs."""
+
+    def __init__(self, deadline: float, cancel: threading.Event | None, stall: float) -> None:
+        self._deadline = deadline
+        self._cancel = cancel
+        self._patience = stall
+        self._last = time.monotonic()
+        self.ending = ""
+        """`cancelled` or `late` once the process was told to end the request."""
+
+    @property
+    def silence(self) -> float:
+        return time.monotonic() - self._last
+
+    def alive(self) -> None:
+        self._last = time.monotonic()
+
+    def must_end(self) -> bool:
+        """True once, when the request has to be cancelled."""
+        if self.ending:
+            return False
+        if self._cancel is not None and self._cancel.is_set():
+            self.ending = "cancelled"
+        elif time.monotonic() >= self._deadline:
+            self.ending = "late"
+        if self.ending:
+            self._patience = min(self._patience, _CANCEL_GRACE)
+            self.alive()
+        return bool(self.ending)
+
+    def hangs(self) -> bool:
+        return self.silence > self._patience
