@@ -30,13 +30,13 @@ def walk(root: Path, read: ReadText, leads_to_file: Callable[[str], bool], limit
     `leads_to_file` says so.
     """
     given = seen = 0
-    first: _Rules = (("", GitIgnoreSpec.from_lines(GENERATED)), ("", _spec(read(".git/info/exclude"))))
-    folders: deque[tuple[str, _Rules]] = deque([("", first)])
+    generated: _Rules = (("", GitIgnoreSpec.from_lines(GENERATED)),)
+    folders: deque[tuple[str, _Rules]] = deque([("", (*generated, *_rules("", read(".git/info/exclude"))))])
     while folders:
         base, rules = folders.popleft()
         entries = _entries(root / base)
         if any(entry.name == ".gitignore" for entry in entries):
-            rules = (*rules, (base, _spec(read(base + ".gitignore"))))
+            rules = (*rules, *_rules(base, read(base + ".gitignore")))
         for entry in entries:
             seen += 1
             if seen > visits:
@@ -69,6 +69,10 @@ def _ignored(path: str, rules: _Rules) -> bool:
         if include is not None:
             return include
     return False
+
+
+def _rules(base: str, text: str) -> _Rules:
+    return ((base, _spec(text)),) if text.strip() else ()
 
 
 def _spec(text: str) -> GitIgnoreSpec:

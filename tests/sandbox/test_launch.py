@@ -231,6 +231,15 @@ def test_a_planted_program_is_never_found(tmp_path: Path) -> None:
 
 
 @posix
+def test_a_relative_program_folder_is_never_used(tmp_path: Path) -> None:
+    folder = program(tmp_path / "elsewhere", "tool").parent
+    (tmp_path / "work").mkdir()
+    with pytest.raises(ToolFailed, match="no program named"):
+        launch.run(["tool"], cwd=tmp_path / "work", env={"PATH": os.path.relpath(folder)}, timeout=5)
+    assert launch.run(["tool"], cwd=tmp_path / "work", env={"PATH": str(folder)}, timeout=5).code == 0
+
+
+@posix
 def test_a_program_in_the_folder_needs_leave(tmp_path: Path) -> None:
     path = program(tmp_path, "check.sh")
     for name in ("./check.sh", str(path), "../" + tmp_path.name + "/check.sh"):

@@ -234,7 +234,7 @@ def test_write_file_creates_nothing_over_something(ctx: ToolContext) -> None:
     assert caught.value.message == "notes.txt exists already"
     assert "overwrite" in caught.value.hint
     assert content(ctx, "notes.txt") == b"milk\nbread\neggs\nrice\n"
-    for mode in ("overwrite", "append"):
+    for mode in ("create", "overwrite", "append"):
         with pytest.raises(ToolFailed, match="is a folder"):
             call(files.write_file, ctx, path="docs", content="x", mode=mode)
 
