@@ -102,7 +102,7 @@ def run(
     `clean_env()` when None. `local` lets the program lie inside `cwd`: only for a command that the owner typed.
     """
     if cancel is not None and cancel.is_set():
-        raise Cancelled(f"{argv[0]} was not started: cancelled")
+        raise Cancelled(f"{' '.join(argv)[:200]} was not started: cancelled")
     started = time.monotonic()
     pipe = subprocess.PIPE
     child = spawn(argv, cwd=cwd, env=env, stdin=None if stdin is None else pipe, stdout=pipe, stderr=pipe, local=local)
@@ -143,7 +143,7 @@ def spawn(
     Streams left out are the null device; no descriptor but `pass_fds` (not on Windows) is inherited.
     """
     used = clean_env() if env is None else dict(env)
-    program = find_program(argv[0], cwd=cwd, env=used, local=local)
+    program = find_program(argv[0] if argv else "", cwd=cwd, env=used, local=local)
     _refuse_batch_tricks(program, argv)
     own_group: dict[str, Any] = (
         {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}

@@ -299,17 +299,17 @@ def _to_write(workspace: Workspace, path: str, content: str, mode: str) -> bytes
     if mode == "append" and not content.endswith("\n"):
         content += "\n"
     if found is None or (mode == "overwrite" and found.st_size > MAX_EDITED):
-        return content.encode("utf-8")
+        return text.UTF8.encode(content)
     if mode == "create" and not stat.S_ISDIR(found.st_mode):
         raise ToolFailed(f"{path} exists already", hint="set mode to overwrite or append, or choose another name")
     data = workspace.read_bytes(path, MAX_EDITED)
     if mode == "overwrite" and text.is_binary(data):
-        return content.encode("utf-8")
+        return text.UTF8.encode(content)
     old, encoding = _decoded(path, data)
     newline = text.newline_of(old)
     new = text.with_newlines(content, newline)
     if mode == "overwrite":
-        return encoding.encode(new) if encoding.can(new) else content.encode("utf-8")
+        return encoding.encode(new) if encoding.can(new) else text.UTF8.encode(content)
     return encoding.encode(old + (newline if old and not old.endswith(newline) else "") + new)
 
 

@@ -63,6 +63,9 @@ class Encoding:
             ) from None
 
 
+UTF8 = Encoding(codec="utf-8")
+
+
 def detect(data: bytes) -> Encoding:
     """The first of utf-8 and utf-16 by byte order mark, utf-8, latin-1 that reads every byte of `data`."""
     for bom, codec in _BOMS:

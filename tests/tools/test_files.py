@@ -286,6 +286,39 @@ def test_append_of_a_character_the_file_cannot_hold_is_refused(ctx: ToolContext)
     assert content(ctx, "x.txt") == "größe\n".encode("latin-1")
 
 
+NAUGHTY = [
+    "",
+    "undefined",
+    "\\",
+    "'; DROP TABLE x--",
+    "\u202etest\u202c",
+    "Ω≈ç√∫˜µ≤≥÷",
+    "👩‍👩‍👧‍👦",
+    "\x00",
+    "$HOME`id`",
+    "\r\n\r",
+    "\ufeffx",
+    "\x85\u2028",
+]
+
+
+@pytest.mark.parametrize("naughty", NAUGHTY)
+def test_any_text_can_be_written_and_found_again(ctx: ToolContext, naughty: str) -> None:
+    call(files.write_file, ctx, path="n.txt", content=naughty)
+    assert content(ctx, "n.txt") == naughty.encode()
+    call(files.file_info, ctx, path="n.txt")
+    call(files.read_file, ctx, path="n.txt")
+    call(files.write_file, ctx, path="n2.txt", content=f"a\nb {naughty}|\nc\n" if "\0" not in naughty else "a|\n")
+    call(files.edit_file, ctx, path="n2.txt", search="|", replace=naughty)
+
+
+def test_a_text_that_no_file_can_hold_is_refused(ctx: ToolContext) -> None:
+    for mode in ("create", "append"):
+        with pytest.raises(ToolFailed, match=r"U\+D800"):
+            call(files.write_file, ctx, path="n.txt", content="a\ud800", mode=mode)
+    assert ctx.workspace.stat("n.txt") is None
+
+
 # edit -----------------------------------------------------------------------------------------------------------------
 
 
