@@ -1,0 +1,1 @@
+"""The two loops: from a goal to a report."""

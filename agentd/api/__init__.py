@@ -1,0 +1,1 @@
+"""The HTTP protocol that every front end speaks."""

@@ -1,0 +1,1 @@
+"""Language models, and who answers for which role."""

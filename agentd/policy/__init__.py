@@ -1,0 +1,1 @@
+"""What is allowed, how risky it is, and why."""

@@ -1,0 +1,1 @@
+"""How code that is not trusted runs."""
