@@ -53,7 +53,7 @@ def evaluate(invocation: Invocation, file: Path, kinds: tuple[str, ...], repeat:
     for verdict in _verdicts(client, tasks, repeat, timeout):
         verdicts.append(verdict)
         if not invocation.json:
-            output.data(output.harmless(_line(verdict)))
+            output.data(_line(verdict))
     if invocation.json:
         output.data_json(_result(verdicts, repeat))
     else:

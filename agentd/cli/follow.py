@@ -101,7 +101,7 @@ class Lines(Silence):
         self._said[number] = state
         intent = self._steps[number - 1] if number <= len(self._steps) else ""
         why = f": {output.one_line(outcome['text'], 200)}" if state == "failed" and outcome["text"] else ""
-        output.note(output.harmless(f"step {number} {state}: {output.one_line(intent, 200)}{why}"))
+        output.note(f"step {number} {state}: {output.one_line(intent, 200)}{why}")
 
     def tool(self, event: Mapping[str, Any]) -> None:
         if self._verbose:
@@ -116,7 +116,7 @@ def tool_line(event: Mapping[str, Any]) -> str:
         words = f"{data['tool']}: {', '.join(data['actions'])}{refused}"
     else:
         words = f"{data['tool']}: {'done' if data['ok'] else data.get('problem', 'failed')}"
-    return output.harmless(output.one_line(words, 160))
+    return output.one_line(words, 160)
 
 
 def plan_lines(task: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -125,6 +125,6 @@ def plan_lines(task: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     lines = []
     for index, step in enumerate((task["plan"] or {"steps": []})["steps"]):
         state = outcomes[index]["state"] if index < len(outcomes) else "pending"
-        words = output.harmless(output.one_line(f"{index + 1}. {step['intent']}", 200))
+        words = output.one_line(f"{index + 1}. {step['intent']}", 200)
         lines.append((state, _MARKS.get(state, "?"), words))
     return lines

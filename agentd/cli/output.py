@@ -39,7 +39,7 @@ _COLOURS = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "dim": 2, "bold": 
 _STATE_COLOURS = {"verified": "green", "claimed": "blue", "running": "bold", "waiting": "yellow", "queued": "dim"}
 
 # A terminal would obey these: a text from a file or a model must not move the cursor or retitle the window.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL = re.compile("\r(?!\n)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 def exit_code_of(error: AgentdError) -> int:
@@ -87,8 +87,8 @@ def table(rows: Iterable[Sequence[object]], header: Sequence[str]) -> str:
 
 
 def one_line(text: str, limit: int = 0) -> str:
-    """White space folded; cut to `limit` characters when that is not 0."""
-    folded = " ".join(text.split())
+    """White space folded, harmless; cut to `limit` characters when that is not 0."""
+    folded = " ".join(harmless(text).split())
     return folded if not limit or len(folded) <= limit else folded[: limit - 1] + "…"
 
 

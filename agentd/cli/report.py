@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,8 +29,7 @@ def report(invocation: Invocation, since: str) -> None:
     if invocation.json:
         output.data_json(page)
     else:
-        text = "\n".join(_page(page))
-        output.data(output.harmless(text) if sys.stdout.isatty() else text)
+        output.data("\n".join(_page(page)))
 
 
 def _page(page: Mapping[str, Any]) -> list[str]:
@@ -69,4 +67,4 @@ def _details(task: Mapping[str, Any]) -> list[str]:
     lines += [f"{'passed' if check['passed'] else 'FAILED'}: {check['target']}" for check in task["checks"]]
     if task["changed"]:
         lines.append(f"changed: {', '.join(task['changed'])}")
-    return lines
+    return [output.one_line(line) for line in lines]

@@ -128,7 +128,7 @@ def show_result(invocation: Invocation, task: Mapping[str, Any]) -> None:
     report = task["report"] or {}
     if report.get("answer"):
         output.data(output.harmless(report["answer"]) if sys.stdout.isatty() else report["answer"])
-    _say(invocation, output.harmless(verdict(task)))
+    _say(invocation, verdict(task))
 
 
 def verdict(task: Mapping[str, Any]) -> str:
@@ -137,7 +137,7 @@ def verdict(task: Mapping[str, Any]) -> str:
     word = output.paint_state(state, stream=sys.stderr)
     if state == "verified":
         passed = [check["check"]["target"] for check in report["checks"] if check["passed"]]
-        return f"{word}: {'; '.join(passed or report['verified']) or 'its checks passed'}"
+        return f"{word}: {output.one_line('; '.join(passed or report['verified']) or 'its checks passed')}"
     if state == "claimed":
         return f"{word} (no check ran)"
     if state == "waiting":
@@ -200,6 +200,7 @@ def _wants_to_leave(task_id: str) -> bool:
             err=True,
         )
     except (click.Abort, KeyboardInterrupt):
+        output.note("")
         return False
     return str(answer).strip().lower().startswith("l")
 

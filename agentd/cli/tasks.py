@@ -35,7 +35,7 @@ def ps(invocation: Invocation, everything: bool, limit: int) -> None:
         return
     now = time.time()
     rows = [(task["id"], task["state"], _age(task, now), output.one_line(task["goal"], 80)) for task in tasks]
-    output.data(output.harmless(output.table(rows, ("ID", "STATE", "AGE", "GOAL"))))
+    output.data(output.table(rows, ("ID", "STATE", "AGE", "GOAL")))
 
 
 @command("show")
@@ -46,7 +46,7 @@ def show(invocation: Invocation, task_id: str) -> None:
     if invocation.json:
         output.data_json(task)
     else:
-        output.data(output.harmless("\n".join(_description(task))))
+        output.data("\n".join(_description(task)))
 
 
 @command("logs")
@@ -144,7 +144,7 @@ def _description(task: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{output.paint(task['id'], 'bold')}  {output.paint_state(task['state'])}",
         f"goal       {output.one_line(task['goal'], 400)}",
-        f"workspace  {task['workspace']}",
+        f"workspace  {output.one_line(task['workspace'])}",
         f"level      {task['level']}",
         f"created    {times.clock(task['created'])}, attempt {task['attempts']}",
     ]
@@ -153,7 +153,7 @@ def _description(task: Mapping[str, Any]) -> list[str]:
     if task["after"]:
         lines.append(f"after      {', '.join(task['after'])}")
     if task["question"]:
-        lines.append(f"question   {task['question']}")
+        lines.append(f"question   {output.one_line(task['question'])}")
     return [*lines, *_plan_part(task), *(_report_part(task["report"]) if task["report"] else _given_checks(task))]
 
 
@@ -181,11 +181,11 @@ def _report_part(report: Mapping[str, Any]) -> list[str]:
     lines += [f"check      {line}" for line in _check_lines(report["checks"])]
     if report["reason"]:
         lines.append(f"reason     {output.one_line(report['reason'], 1000)}")
-    return [*lines, "", report["answer"]] if report["answer"] else lines
+    return [*lines, "", output.harmless(report["answer"])] if report["answer"] else lines
 
 
 def _given_checks(task: Mapping[str, Any]) -> list[str]:
-    return ["", *(f"check      {check['target']}" for check in task["checks"])] if task["checks"] else []
+    return ["", *(f"check      {_check_words(check)}" for check in task["checks"])] if task["checks"] else []
 
 
 def _check_lines(results: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -198,7 +198,7 @@ def _check_lines(results: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def _check_words(check: Mapping[str, Any]) -> str:
     kind = "" if check["kind"] == "command" else f"{check['kind'].replace('_', ' ')} "
-    return f"{kind}{check['target']}" + (f" {check['text']!r}" if check["text"] else "")
+    return output.one_line(f"{kind}{check['target']}" + (f" {check['text']!r}" if check["text"] else ""))
 
 
 def _usage(usage: Mapping[str, Any]) -> str:

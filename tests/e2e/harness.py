@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -119,3 +123,42 @@ def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < until, "it did not come to that in time"
         time.sleep(0.02)
+
+
+class Terminal:
+    """A command on a terminal of its own; `screen` is all that it has shown so far."""
+
+    def __init__(self, of: Agentd, *args: str) -> None:
+        self._side, theirs = pty.openpty()
+        env = {name: value for name, value in of.env.items() if name != "NO_COLOR"} | {"TERM": "xterm"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "agentd", *args],
+            cwd=of.workspace,
+            env=env,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(theirs)
+        self.screen = ""
+
+    def wait_for(self, text: str) -> None:
+        while text not in self.screen:
+            ready, _, _ = select.select([self._side], [], [], SECONDS)
+            assert ready, f"{text!r} did not come; the screen:\n{self.screen}"
+            self.screen += os.read(self._side, 65536).decode("utf-8", "replace")
+
+    def type(self, keys: str) -> None:
+        os.write(self._side, keys.encode())
+
+    def end(self) -> int:
+        """The exit code, once the command has ended."""
+        try:
+            while part := os.read(self._side, 65536):
+                self.screen += part.decode("utf-8", "replace")
+        except OSError:
+            pass  # what Linux says when the other side has closed
+        os.close(self._side)
+        return self.process.wait(SECONDS)
