@@ -162,5 +162,9 @@ def test_a_huge_folder_ends(tmp_path: Path) -> None:
     ws = make(tmp_path, {f"{k % 20}/{k}.txt": "" for k in range(600)})
     assert len(list(ws.files(limit=50))) == 50
     assert len(list(ws.files())) == 600
-    ignored = make(tmp_path, {".gitignore": "*.txt\n"})
-    assert set(ignored.files(limit=1)) == {".gitignore"}
+
+
+def test_a_huge_ignored_folder_ends(tmp_path: Path) -> None:
+    ws = make(tmp_path, {".gitignore": "*\n!z\n", "z": "", **{f"a{k}": "" for k in range(100)}})
+    assert list(ws.files()) == ["z"]
+    assert list(ws.files(limit=5)) == [], "looked at more than 50 entries"

@@ -157,6 +157,10 @@ def test_added_and_removed_lines_that_look_like_file_names() -> None:
     old = "a\n-- old\nb\nc\n"
     diff = "--- f.sql\n+++ f.sql\n@@ -1,3 +1,3 @@\n a\n--- old\n+++ new\n b\n@@ -4 +4 @@\n-c\n+d\n"
     assert apply_diff(old, diff).text == "a\n++ new\nb\nd\n"
+    at_the_end = "@@ -1,2 +1,2 @@\n a\n--- old\n+++ new\n@@ -4 +4 @@\n-c\n+d\n"
+    assert apply_diff(old, at_the_end).text == "a\n++ new\nb\nd\n"
+    with pytest.raises(ToolFailed, match="several files"):
+        apply_diff(old, at_the_end.replace("-1,2 +1,2", "-1,9 +1,9"))
 
 
 def test_fences_inside_a_markdown_file_are_its_text() -> None:

@@ -96,6 +96,14 @@ def test_a_trick_is_refused_naming_path_and_root(ws: Workspace, path: str) -> No
     assert repr(path[:200]) in caught.value.message
 
 
+def test_a_refusal_says_what_is_wrong(ws: Workspace) -> None:
+    wrong = {"a/../b": "goes up", "~/x": "'~'", "/etc": "absolute", "C:/x": "Windows", "a\0": "U+0000", "nul": "device"}
+    for path, said in wrong.items():
+        with pytest.raises(Denied) as caught:
+            ws.resolve(path)
+        assert said in caught.value.message
+
+
 @pytest.mark.parametrize(
     "path", ["a..b", "..a/b", "...a", ".hidden", "a b.txt", "~x~.txt"[1:], "console.log", "日本語.md", "a'b\""]
 )
@@ -170,6 +178,14 @@ def test_a_file_swapped_for_a_link_after_the_check_is_refused(root: Path) -> Non
 
     with pytest.raises(Denied, match="became a link"):
         Swapping(root).open("notes.txt")
+
+
+@posix
+def test_a_link_swapped_in_at_the_last_moment_is_not_opened(root: Path) -> None:
+    folder = os.open(root, os.O_RDONLY)
+    with pytest.raises(OSError, match="symbolic links"):
+        paths.Entry(path="outfile", name="outfile", folder=folder).open()
+    os.close(folder)
 
 
 @posix
