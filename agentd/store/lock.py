@@ -18,6 +18,7 @@ else:
 _NAME = "agentd.lock"
 _TAKEN = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 _PID_SECONDS = 0.5
+_ASKING_SECONDS = 0.2
 _PID_WIDTH = 20
 _LOCKED_BYTE = 1 << 20  # Windows keeps others from reading what is locked, and the pid is for them
 
@@ -42,7 +43,7 @@ class DaemonLock:
                 hint=f"the user who runs agentd must be able to write the folder {state_dir}",
             ) from error
         try:
-            if not _try_lock(fd):
+            if not _lock(fd):
                 raise AlreadyRunning(
                     f"agentd runs already in {state_dir} (pid {_read_pid(fd) or 'unknown'})",
                     hint="stop it with: agentd down",
@@ -74,6 +75,16 @@ class DaemonLock:
         _unlock(self._fd)  # a child that is just being started may have a copy of the descriptor
         os.close(self._fd)
         self._fd = None
+
+
+def _lock(fd: int) -> bool:
+    """Lock, with some patience: whoever asks for the holder has it for a moment."""
+    end = time.monotonic() + _ASKING_SECONDS
+    while not _try_lock(fd):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def _try_lock(fd: int) -> bool:

@@ -206,6 +206,15 @@ def fill(disk: Path, *, leave: int = 0) -> Path:
     return hog
 
 
+def test_ballast_does_not_take_the_last_room(disk: Path) -> None:
+    ballast = Ballast(disk / "ballast", MIB)
+    hog = fill(disk, leave=MIB + MIB // 2)
+    assert not ballast.make()
+    hog.unlink()
+    fill(disk, leave=2 * MIB)
+    assert ballast.make()
+
+
 def test_on_a_full_disk_work_goes_on_in_the_ballast(disk: Path, clock: StillClock) -> None:
     warnings: list[str] = []
     db = Database(disk / "agentd.db", clock=clock, ballast_mb=1, warn=warnings.append)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from subprocess import PIPE
@@ -94,3 +95,18 @@ def test_released_is_free_even_when_a_child_has_a_copy(tmp_path: Path) -> None:
     lock.release()
     DaemonLock.acquire(tmp_path).release()
     os.close(copy)
+
+
+def test_who_holds_it(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    assert DaemonLock.holder(tmp_path) == holder.pid
+    holder.kill()
+    holder.wait()
+    assert DaemonLock.holder(tmp_path) is None
+    assert DaemonLock.holder(tmp_path / "nowhere") is None
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_asking_who_holds_it_keeps_nobody_out(tmp_path: Path) -> None:
+    asking = DaemonLock.acquire(tmp_path)  # what `holder` does for a moment
+    threading.Timer(0.05, asking.release).start()
+    DaemonLock.acquire(tmp_path).release()
