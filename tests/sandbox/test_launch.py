@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -20,9 +21,9 @@ PYTHON = sys.executable
 posix = pytest.mark.skipif(os.name == "nt", reason="process groups and modes of POSIX")
 
 
-def python(code: str, cwd: Path, **options: object) -> launch.Completed:
+def python(code: str, cwd: Path, **options: Any) -> launch.Completed:
     options.setdefault("timeout", 10.0)
-    return launch.run([PYTHON, "-c", code], cwd=cwd, **options)  # type: ignore[arg-type]
+    return launch.run([PYTHON, "-c", code], cwd=cwd, **options)
 
 
 def program(folder: Path, name: str, text: str = "echo mine") -> Path:
