@@ -77,6 +77,12 @@ class ModelMissing(ModelError):
     code = "model.missing"
 
 
+class NoGrammar(ModelError):
+    """The model cannot hold its reply to this JSON schema; without the schema it can reply."""
+
+    code = "model.no_grammar"
+
+
 class BadReply(ModelError):
     """A model's reply has the wrong form, also after a structured retry."""
 

@@ -18,10 +18,33 @@ _MOST_ENTRIES = 1_000_000
 
 # ggml type -> (numbers in a block, bytes of a block); a type that is missing here is not checked for size.
 _BLOCKS = {
-    **{0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 36)},
-    **{10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292)},
-    **{16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256, 110), 22: (256, 82)},
-    **{23: (256, 136), 24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8), 28: (1, 8), 29: (256, 56), 30: (1, 2)},
+    kind: sizes
+    for kinds, sizes in (
+        ((0, 26), (1, 4)),
+        ((1, 25, 30), (1, 2)),
+        ((24,), (1, 1)),
+        ((27, 28), (1, 8)),
+        ((2, 20), (32, 18)),
+        ((3,), (32, 20)),
+        ((6,), (32, 22)),
+        ((7,), (32, 24)),
+        ((8,), (32, 34)),
+        ((9,), (32, 36)),
+        ((10,), (256, 84)),
+        ((11, 21), (256, 110)),
+        ((12,), (256, 144)),
+        ((13,), (256, 176)),
+        ((14,), (256, 210)),
+        ((15,), (256, 292)),
+        ((16,), (256, 66)),
+        ((17,), (256, 74)),
+        ((18,), (256, 98)),
+        ((19,), (256, 50)),
+        ((22,), (256, 82)),
+        ((23,), (256, 136)),
+        ((29,), (256, 56)),
+    )
+    for kind in kinds
 }
 
 
@@ -66,13 +89,15 @@ def read(path: Path) -> GgufFile:
             raise ModelError(f"model {path} is not a file", hint="name a GGUF file in models/catalog.toml")
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
-                raise ModelError(f"model {path} is not a GGUF file", hint="llama.cpp reads GGUF only; download it again")
+                raise ModelError(
+                    f"model {path} is not a GGUF file", hint="llama.cpp reads GGUF only; download it again"
+                )
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 found = _Header(data, path).parse(size)
     except FileNotFoundError:
-        raise ModelMissing(f"there is no model file {path}", hint="put it there, or name another in catalog.toml") from None
+        raise ModelMissing(f"there is no model file {path}", hint="put it there") from None
     except OSError as error:
-        raise ModelError(f"model {path} cannot be read: {error.strerror or error}", hint="check its permissions") from None
+        raise ModelError(f"model {path} cannot be read: {error.strerror}", hint="check its permissions") from None
     except (struct.error, IndexError, UnicodeDecodeError, OverflowError):
         raise _cut_off(path, f"its {size:,} bytes end inside the header") from None
     needed = max((tensor.start + tensor.size for tensor in found.tensors.values()), default=0)

@@ -19,10 +19,10 @@ import psutil
 from agentd.backends import gguf_file
 from agentd.backends.frames import BrokenWire, FrameReader, send
 from agentd.backends.turns import Turns
-from agentd.errors import Cancelled, ModelError
+from agentd.errors import Cancelled, ModelError, NoGrammar
 from agentd.sandbox.launch import clean_env, kill_group, spawn
 from agentd.telemetry import get_logger
-from agentd.types import ModelProfile, ModelReply, ModelRequest, Score
+from agentd.types import JsonObject, ModelProfile, ModelReply, ModelRequest, Score
 
 Frame: TypeAlias = dict[str, Any]
 OnDelta: TypeAlias = Callable[[str], None]
@@ -43,7 +43,8 @@ class LlamaModel:
     """A GGUF model in a process of its own. Safe to use from several threads; clients are served in turn.
 
     `gpu_layers`: -1 for all; `threads`: 0 leaves one core free; `load_timeout`: seconds a load may take; `stall`:
-    seconds without a sign of life after which a process is killed. The first request starts the process.
+    seconds without a sign of life after which a process is killed; `on_load` hears of each load (model, pid, seconds,
+    context). The first request starts the process.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class LlamaModel:
         lora: Path | None = None,
         load_timeout: float = 600.0,
         stall: float = 300.0,
+        on_load: Callable[[JsonObject], None] | None = None,
     ) -> None:
         self.path = path.absolute()
         self._name = name
@@ -68,6 +70,7 @@ class LlamaModel:
         self._lora = lora and lora.absolute()
         self._load_timeout = load_timeout
         self._stall = stall
+        self._on_load = on_load
         self._turns = Turns()
         self._worker: _Worker | None = None
         self._crashes = 0
@@ -123,8 +126,6 @@ class LlamaModel:
     ) -> ModelReply:
         """Raises `ModelError` (too long, crashed, timed out, a schema no grammar can hold) and `Cancelled`."""
         started = time.monotonic()
-        constrained = request.schema is not None or request.choices is not None
-        think = self._profile.think and not constrained
         frame = {
             "op": "generate",
             "prompt": request.prompt,
@@ -135,13 +136,11 @@ class LlamaModel:
             "stop": list(request.stop),
             "schema": request.schema,
             "choices": None if request.choices is None else list(request.choices),
-            "think": think,
             "stream": on_delta is not None,
         }
         found = self._request(frame, client=request.client, timeout=request.timeout, on_delta=on_delta, cancel=cancel)
-        text = found["text"].rpartition("</think>")[2].lstrip() if think else found["text"]
         return ModelReply(
-            text=text,
+            text=found["text"],
             model=self._name,
             prompt_tokens=found["prompt_tokens"],
             completion_tokens=found["completion_tokens"],
@@ -238,7 +237,15 @@ class LlamaModel:
         except (ModelError, Cancelled):
             self.stop()
             raise
-        log.info("model loaded", model=self._name, pid=worker.pid, seconds=round(loaded["load_seconds"], 2))
+        facts = {
+            "model": self._name,
+            "pid": worker.pid,
+            "seconds": round(loaded["load_seconds"], 3),
+            "context": loaded["context"],
+        }
+        log.info("model loaded", **facts)
+        if self._on_load is not None:
+            self._on_load(facts)
         return worker
 
     def _crashed(self, worker: _Worker, why: str) -> ModelError:
@@ -283,7 +290,7 @@ class _Worker:
             raise ModelError(
                 "llama-cpp-python is not installed, so no local model can run", hint="install the extra `embedded`"
             )
-        self._stderr = tempfile.TemporaryFile()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._wire, other = socket.socketpair()
         with other:
             self._child = self._start(other.fileno())
@@ -352,7 +359,8 @@ class _Worker:
         if watch.ending == "late":
             raise ModelError(f"{self._name} was not done after {timeout:g} s", hint="allow more time, or ask for less")
         error = answer["error"]
-        raise ModelError(f"{self._name}: {error['message']}", hint=error["hint"])
+        kind = NoGrammar if error.get("kind") == "no_grammar" else ModelError
+        raise kind(f"{self._name}: {error['message']}", hint=error["hint"])
 
     def _cancel(self) -> None:
         try:

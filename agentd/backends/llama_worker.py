@@ -43,7 +43,7 @@ _PREFIX_BYTES = 128 * 1024 * 1024
 """Memory for the states of prefixes that were scored before."""
 _SHORTEST_KEPT = 8
 _TICK = 0.25
-_WARNINGS = (2, 3)
+_WARNINGS = (3, 4)
 
 
 class Aborted(Exception):
@@ -52,6 +52,10 @@ class Aborted(Exception):
 
 class Refused(Exception):
     """The request cannot be served; the model is fine."""
+
+
+class NoGrammar(Refused):
+    """The schema cannot hold a reply."""
 
 
 class Abort:
@@ -215,11 +219,13 @@ class Grammar:
     def __init__(self, vocabulary: Vocabulary, schema: Any) -> None:
         try:
             text = json_schema_to_gbnf(json.dumps(schema))
-        except Exception as error:  # the converter asserts, indexes and recurses; whatever it raises means: not this one
-            raise Refused(f"no grammar can be made of this JSON schema: {type(error).__name__}: {error}") from None
+        except (
+            Exception
+        ) as error:  # the converter asserts, indexes and recurses; whatever it raises means: not this one
+            raise NoGrammar(f"no grammar can be made of this JSON schema: {type(error).__name__}: {error}") from None
         self._sampler = lib.llama_sampler_init_grammar(vocabulary.pointer, text.encode(), b"root")
         if not self._sampler:
-            raise Refused("llama.cpp cannot read the grammar made of this JSON schema")
+            raise NoGrammar("llama.cpp cannot read the grammar made of this JSON schema")
         self._all = (lib.llama_token_data * vocabulary.size)()
         self._one = (lib.llama_token_data * 1)()
         kind = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
@@ -253,7 +259,8 @@ class Prefixes:
     """States of prefixes that were scored, the least recently used one going first."""
 
     limit: int = _PREFIX_BYTES
-    bytes: int = 0
+    size: int = 0
+    """Bytes."""
     _kept: OrderedDict[tuple[int, ...], tuple[bytes, Floats]] = field(default_factory=OrderedDict)
 
     def find(self, tokens: Sequence[int]) -> tuple[bytes, Floats] | None:
@@ -264,14 +271,14 @@ class Prefixes:
         return found
 
     def keep(self, tokens: Sequence[int], state: bytes, row: Floats) -> None:
-        size = len(state) + row.nbytes
-        if size > self.limit // 2 or tuple(tokens) in self._kept:
+        added = len(state) + row.nbytes
+        if added > self.limit // 2 or tuple(tokens) in self._kept:
             return
         self._kept[tuple(tokens)] = (state, row)
-        self.bytes += size
-        while self.bytes > self.limit:
+        self.size += added
+        while self.size > self.limit:
             _, (old, old_row) = self._kept.popitem(last=False)
-            self.bytes -= len(old) + old_row.nbytes
+            self.size -= len(old) + old_row.nbytes
 
 
 class Scorer:
@@ -334,6 +341,7 @@ class Scorer:
             for place, row in enumerate(rows, start + at):
                 self._rows[place] = row.copy()
 
+
 class Engine:
     """A loaded model and everything that can be asked of it."""
 
@@ -343,7 +351,7 @@ class Engine:
         self._tell = tell
         self._said = 0.0
         self._file = gguf_file.read(Path(spec["path"]))
-        self._gpu = bool(spec["gpu_layers"])
+        self._gpu = spec["gpu_layers"] != 0 and lib.llama_supports_gpu_offload()
         self._model = _load(spec)
         _check_context(self._model, spec)
         self._vocabulary = Vocabulary(self._model)
@@ -425,7 +433,8 @@ class Engine:
         if frame.get("prompt") is not None:
             return [(frame["prompt"], True)]
         try:
-            return self._template.render(frame["messages"], think=bool(frame.get("think")))
+            # Thinking is a capped turn of its own, so that it cannot eat up the tokens of a reply.
+            return self._template.render(frame["messages"], think=False)
         except ValueError as error:
             raise Refused(str(error)) from None
 
@@ -552,11 +561,11 @@ def _next(logits: Floats, grammar: Grammar | None, temperature: float, chance: n
     token = decoding.pick(logits, temperature, chance)
     if grammar is None:
         return token
-    # Going through the whole vocabulary costs as much as a forward pass of a small model: only when the wish is refused.
+    # Going through the whole vocabulary costs as much as a small model's forward pass: only when it must be.
     if not grammar.allows(token):
         allowed = grammar.restrict(logits)
         if not np.isfinite(allowed).any():
-            raise Refused("the grammar of this JSON schema leaves no way on")
+            raise NoGrammar("the grammar of this JSON schema leaves no way on")
         token = decoding.pick(allowed, temperature, chance)
     grammar.accept(token)
     return token
@@ -667,6 +676,8 @@ def _answer(engine: Engine, frame: Frame) -> Frame:
         return {"ok": engine.serve(frame)}
     except Aborted:
         return {"error": {"kind": "cancelled", "message": "cancelled", "hint": ""}}
+    except NoGrammar as error:
+        return {"error": {"kind": "no_grammar", "message": str(error), "hint": "use a simpler schema"}}
     except Refused as error:
         return {"error": {"kind": "refused", "message": str(error), "hint": ""}}
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:

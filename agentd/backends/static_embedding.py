@@ -49,7 +49,7 @@ def _axes(raw: NDArray[np.uint8], kind: int, width: int) -> NDArray[np.float32]:
     """Shape (width, 256): the principal axes of a sample of rows."""
     if width > _WIDEST:
         random = np.random.default_rng(0).standard_normal((width, DIMENSIONS)) / np.sqrt(DIMENSIONS)
-        return random.astype(np.float32)
+        return np.asarray(random, dtype=np.float32)
     step = max(1, len(raw) // _SAMPLE)
     sample = _numbers(np.ascontiguousarray(raw[::step]), kind)
     sample -= sample.mean(axis=0)
