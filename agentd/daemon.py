@@ -30,7 +30,7 @@ from agentd.errors import AgentdError, AlreadyRunning, ConfigError
 from agentd.home import find_home, make_private
 from agentd.store.lock import DaemonLock
 
-log = telemetry.get_logger(__name__)
+log = telemetry.get_logger("agentd.daemon")  # it runs as __main__
 
 WINDOWS = os.name == "nt"
 BACKLOG = 128

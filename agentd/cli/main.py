@@ -11,8 +11,7 @@ from typing import NoReturn
 import click
 
 from agentd import __version__
-from agentd.cli import output
-from agentd.cli.options import GLOBAL_OPTIONS, Group, Invocation
+from agentd.cli.options import Group, Invocation, global_options
 from agentd.errors import AgentdError, BadInput
 
 # Help must be quick (under 100 ms with the start of Python), so it is made from this table alone.
@@ -50,6 +49,7 @@ _SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "config": ("agentd.cli.settings:group", "The settings: path, get, validate."),
     },
 }
+_INTERRUPTED = 130
 _COMMANDS = {name: entry for section in _SECTIONS.values() for name, entry in section.items()}
 
 
@@ -83,6 +83,15 @@ class LazyGroup(Group):
                 formatter.write_dl([(name, entry[1]) for name, entry in commands.items()])
 
 
+def _width() -> int:
+    """Columns for help. Click would import shutil to find out, which takes 4 ms."""
+    try:
+        columns = int(os.environ.get("COLUMNS", 0)) or os.get_terminal_size().columns
+    except (OSError, ValueError):
+        columns = 80
+    return max(40, min(columns, 100)) - 2
+
+
 def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
         click.echo(f"agentd {__version__}")
@@ -92,7 +101,7 @@ def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> N
 cli = LazyGroup(
     "agentd",
     params=[
-        *GLOBAL_OPTIONS,
+        *global_options(hidden=False),
         click.Option(
             ["--version"],
             is_flag=True,
@@ -102,7 +111,7 @@ cli = LazyGroup(
             help="Print the version and exit.",
         ),
     ],
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": ["-h", "--help"], "terminal_width": _width()},
     help="An agent for this machine: it plans, acts through a gate, checks, and reports.",
     epilog='Start with: agentd run "How many lines are in README.md?"',
 )
@@ -122,22 +131,28 @@ def call(args: list[str]) -> int:
     except click.UsageError as error:
         return _usage(error, as_json=invocation.json or "--json" in args)
     except click.ClickException as error:
-        return output.fail(BadInput(error.format_message()), as_json=invocation.json)
+        return _fail(BadInput(error.format_message()), as_json=invocation.json)
     except (KeyboardInterrupt, click.Abort):
-        return output.INTERRUPTED
+        return _INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has gone; Python must not complain about it once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except AgentdError as error:
-        return output.fail(error, as_json=invocation.json)
+        return _fail(error, as_json=invocation.json)
     except Exception as error:
         if invocation.verbose:
             sys.excepthook(type(error), error, error.__traceback__)
         unexpected = AgentdError(
             f"unexpected: {type(error).__name__}: {error}", hint="run it again with -v to see where"
         )
-        return output.fail(unexpected, as_json=invocation.json)
+        return _fail(unexpected, as_json=invocation.json)
+
+
+def _fail(error: AgentdError, *, as_json: bool) -> int:
+    from agentd.cli import output  # only now: what it imports takes a tenth of the time that help may take
+
+    return output.fail(error, as_json=as_json)
 
 
 def _usage(error: click.UsageError, *, as_json: bool) -> int:
@@ -145,4 +160,4 @@ def _usage(error: click.UsageError, *, as_json: bool) -> int:
     path = error.ctx.command_path if error.ctx else "agentd"
     wrong = AgentdError(error.format_message(), hint=f"{path} --help")
     wrong.code = "usage"
-    return output.fail(wrong, as_json=as_json)
+    return _fail(wrong, as_json=as_json)

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import click
 
 
-@dataclass(slots=True)
 class Invocation:
     """What the global options of this call say."""
 
-    home: str | None = None
-    host: str | None = None
-    json: bool = False
-    quiet: bool = False
-    verbose: bool = False
-    yes: bool = False
-    no_input: bool = False
+    # No dataclass: to import that module and to make one takes more time than all else in here, and help must be quick.
+    def __init__(self, *, home: str | None = None, host: str | None = None) -> None:
+        self.home = home
+        self.host = host
+        self.json = False
+        self.quiet = False
+        self.verbose = False
+        self.yes = False
+        self.no_input = False
 
 
 def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
@@ -28,7 +29,10 @@ def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
         setattr(ctx.ensure_object(Invocation), param.name.replace("-", "_"), value)
 
 
-def _global_options(*, hidden: bool) -> list[click.Option]:
+@cache
+def global_options(*, hidden: bool) -> list[click.Option]:
+    """The options, for the help of `agentd` itself or, `hidden`, for that of its commands."""
+
     def option(*names: str, help: str, hidden: bool = hidden, **more: Any) -> click.Option:
         return click.Option(names, expose_value=False, is_eager=True, callback=_keep, help=help, hidden=hidden, **more)
 
@@ -46,15 +50,11 @@ def _global_options(*, hidden: bool) -> list[click.Option]:
     ]
 
 
-GLOBAL_OPTIONS = _global_options(hidden=False)
-_AGAIN = _global_options(hidden=True)
-
-
 class Command(click.Command):
     """A command that takes the global options too."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        return [*super().get_params(ctx), *_AGAIN]
+        return [*super().get_params(ctx), *global_options(hidden=True)]
 
 
 class Group(click.Group):
@@ -63,7 +63,7 @@ class Group(click.Group):
     command_class = Command
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        return [*super().get_params(ctx), *_AGAIN]
+        return [*super().get_params(ctx), *global_options(hidden=True)]
 
 
 def command(name: str, **settings: Any) -> Callable[[Callable[..., Any]], Command]:
