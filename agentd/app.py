@@ -45,6 +45,7 @@ class App:
     catalog: Catalog
     models: Pool
     queue: Queue
+    runner: Runner
     worker: Worker
 
     def start(self) -> None:
@@ -100,6 +101,7 @@ def build(settings: Settings, *, clock: Clock | None = None, policy: PolicyEngin
         catalog=catalog,
         models=models,
         queue=queue,
+        runner=runner,
         worker=Worker(
             queue, lambda task: TaskJournal(db, task, clock), runner.run, clock, count=settings.tasks.workers
         ),

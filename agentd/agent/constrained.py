@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ class Constrained:
         name = self._choose(model, talk, shown)
         if name == End.NEED_NEW_TOOL:
             missing = _stop(model, talk, End.NEED_NEW_TOOL, work).text
-            more = [t for t in self.narrow.best(missing, TOOLS_SHOWN) if t not in shown]
+            more = tuple(tool for tool in self.narrow.best(missing, TOOLS_SHOWN) if tool not in shown)
             if not more:
                 return Stop(end=End.NEED_NEW_TOOL, text=missing)
             name, shown = self._choose(model, talk, more), more
@@ -98,8 +99,11 @@ def _arguments(model: Model, talk: Sequence[Message], tool: Tool) -> ToolCall:
     schema = _without(tool.schema, raw)
     left_out = f"; {', '.join(raw)} will be asked for after it" if raw else ""
     question = fill("arguments", signature=tool.signature(), guide=tool.guide, left_out=left_out)
-    talk = [*talk, Message(role="user", content=question)]
-    args: dict[str, Any] = dict(ask(model, talk, schema)) if schema["properties"] else {}
+    args: dict[str, Any] = {}
+    if schema["properties"]:
+        talk = [*talk, Message(role="user", content=question)]
+        args = dict(ask(model, talk, schema))
+        talk = [*talk, Message(role="assistant", content=json.dumps(args, ensure_ascii=False))]
     if raw:
         args |= _raw(model, talk, raw, needed)
     return ToolCall(tool=tool.name, args=args)

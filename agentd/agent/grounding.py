@@ -20,6 +20,7 @@ _PATHLIKE = re.compile(
     r"(?:~|\.{0,2})/\S*|[\w.+\-]+(?:/[\w.+\-]*)+|[\w+\-]*\.?[\w+\-]+\.[A-Za-z]\w{0,9}|\.[A-Za-z][\w\-.]+"
 )
 _CODE = re.compile(r"\w+\(\)|\w*_\w*[A-Za-z]\w*|[A-Z][A-Z0-9]{2,}|[a-z]+(?:[A-Z][a-z0-9]*)+|(?:[A-Z][a-z0-9]+){2,}")
+_BARE = re.compile(r"[(\[{'\"`“«]*(.*?\(\)|.*?)[.,;:!?)\]}'\"`”»]*", re.DOTALL)
 _WORD = re.compile(r"[^\s,;:!?\"“”«»()]+")
 _NUMBER = re.compile(r"(?<![\w.])\d+(?:[.,]\d+)*(?![\w])")
 _NAMED = re.compile(r"`([^`\n]+)`|(?<![\w/.])([\w\-./]*\w\.[A-Za-z]\w{0,9})(?!\w)")
@@ -74,7 +75,8 @@ def mentions(text: str, names: Iterable[str], before: str = "") -> list[Mention]
 
 
 def _bare(token: str) -> str:
-    return token.lstrip("([{'\"`“«").rstrip(".,;:!?)]}'\"`”»")
+    found = _BARE.fullmatch(token)
+    return found[1] if found else token
 
 
 def _word(word: str, start: int, known: frozenset[str], before: str) -> Mention | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from agentd.agent import report
 from agentd.agent.calls import Record
@@ -109,7 +110,7 @@ class Runner:
         return Work(
             task=task,
             scope=scope,
-            workspace=Workspace(task.workspace),
+            workspace=Workspace(Path(task.workspace)),
             tools=self.tools,
             models=self.models,
             gate=self.gate,

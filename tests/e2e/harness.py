@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from typing import Any
 
 import psutil
 
+from agentd.backends.catalog import ROLES
 from agentd.config import init_home
 from agentd.home import Home
 
@@ -37,6 +39,13 @@ class Agentd:
         # The package need not be installed, and the working folder is not that of the sources.
         path = [str(ROOT), *filter(None, [self.env.get("PYTHONPATH")])]
         self.env |= {"AGENTD_HOME": str(self.home.home), "PYTHONPATH": os.pathsep.join(path)}
+
+    def speak(self, words: Path) -> None:
+        """Let a scripted model with these words take every role."""
+        shutil.copyfile(words, self.home.models_dir / "words.yaml")
+        roles = "\n".join(f'{role} = ["words"]' for role in ROLES)
+        catalog = f'[roles]\n{roles}\n[models.words]\nbackend = "scripted"\nreplies = "words.yaml"\n'
+        (self.home.models_dir / "catalog.toml").write_text(catalog, encoding="utf-8")
 
     def start(self, *args: str, env: Mapping[str, str] | None = None, **more: Any) -> subprocess.Popen[str]:
         """A command that runs on, with its output in pipes."""
