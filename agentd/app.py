@@ -60,13 +60,22 @@ class App:
         self.db.close()
 
 
-def build(settings: Settings, *, clock: Clock | None = None, policy: PolicyEngine | None = None) -> App:
-    """Every part over the settings' home; nothing runs yet. `policy` stands in for the rules of the home.
+def build(
+    settings: Settings,
+    *,
+    role_model: str | None = None,
+    clock: Clock | None = None,
+    policy: PolicyEngine | None = None,
+) -> App:
+    """Every part over the settings' home; nothing runs yet.
 
-    Raises `StoreError`, `PolicyError` or `ConfigError` for a home that cannot be used.
+    `role_model` takes every role instead of the models that the catalog names; `policy` stands in for the home's rules.
+    Raises `StoreError`, `PolicyError` or `ConfigError` for a home that cannot be used, `NotFound` for an unknown model.
     """
     policy = policy or PolicyEngine.load(settings.policies_dir)
     catalog = Catalog.load(settings.models_dir, defaults_dir() / "models")
+    if role_model is not None:
+        catalog = catalog.only(role_model)
     clock = clock or SystemClock()
     db = Database(settings.db_path, clock=clock, ballast_mb=settings.store.ballast_mb)
     audit, bus, outputs = Audit(db, clock), Bus(), Outputs(db, clock)
@@ -74,7 +83,7 @@ def build(settings: Settings, *, clock: Clock | None = None, policy: PolicyEngin
     read_output = read_output_tool(outputs)
     tools = builtin() | {read_output.name: read_output}
     gate = Gate(tools | checks(), policy, audit, events.emit, outputs, clock)
-    models = Pool(catalog, settings.models)
+    models = Pool(catalog, settings.models, emit=events.emit)
     queue = Queue(
         db, audit, events.emit, clock, defaults=_defaults(settings), lease_seconds=settings.tasks.lease_seconds
     )

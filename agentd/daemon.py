@@ -50,8 +50,8 @@ class Switch:
         self.off = True
 
 
-def serve(settings: Settings, *, foreground: bool = False) -> None:
-    """Run the daemon of a home until it is told to stop.
+def serve(settings: Settings, *, foreground: bool = False, role_model: str | None = None) -> None:
+    """Run the daemon of a home until it is told to stop. `role_model` takes every role of the catalog.
 
     `AlreadyRunning` when the home has one; then nothing was written. `ConfigError` when its TCP port cannot be used.
     """
@@ -64,7 +64,7 @@ def serve(settings: Settings, *, foreground: bool = False) -> None:
         stack.callback(telemetry.close)
         stack.enter_context(_signals(switch, foreground=foreground))
         listeners = stack.enter_context(_listeners(settings))
-        app = build(settings)
+        app = build(settings, role_model=role_model)
         stack.callback(app.stop)
         app.start()
         log.info("the daemon has started", pid=os.getpid(), home=str(settings.home), url=listeners.url)
@@ -228,11 +228,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="agentd-daemon", description="The daemon of one home.")
     parser.add_argument("--home", type=Path, help="the home")
     parser.add_argument("--foreground", action="store_true", help="log to stderr as well")
+    parser.add_argument("--role-model", metavar="NAME", help="this model of the catalog takes every role")
     parser.add_argument("--json", action="store_true", help="say errors as JSON")
     given = parser.parse_args()
     try:
         settings = load_settings(find_home(given.home))
-        serve(settings, foreground=given.foreground)
+        serve(settings, foreground=given.foreground, role_model=given.role_model)
     except AgentdError as error:
         _say(error, as_json=given.json)
         return ALREADY_RUNNING if isinstance(error, AlreadyRunning) else 1

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
 
 from agentd.cli import output
-from agentd.cli.client import Client, TimedOut
+from agentd.cli.client import Client, TimedOut, home_of
 from agentd.cli.follow import Silence, follow
 from agentd.cli.options import Invocation, command
-from agentd.cli.start import ensure_daemon
+from agentd.cli.start import ensure_daemon, start_daemon, stop_daemon
 from agentd.cli.suite import SuiteTask, fresh_workspace, judge, load_suite, snapshot
 from agentd.errors import AgentdError, BadInput, Conflict, Unreachable
 
@@ -42,23 +44,51 @@ class Verdict:
 @click.option(
     "--timeout", metavar="S", type=click.FloatRange(0, min_open=True), default=600.0, help="Seconds for one task (600)."
 )
-def evaluate(invocation: Invocation, file: Path, kinds: tuple[str, ...], repeat: int, timeout: float) -> int:
+@click.option(
+    "--role-model", metavar="M", help="Let this model of the catalog take every role, in a daemon of its own."
+)
+def evaluate(
+    invocation: Invocation,
+    file: Path,
+    kinds: tuple[str, ...],
+    repeat: int,
+    timeout: float,
+    role_model: str | None,
+) -> int:
     """Run the tasks of a suite, each in a fresh workspace, judge them by what they expect, and print the table.
 
     Exit code 3 when a task did not pass.
     """
     tasks = _chosen(load_suite(file), kinds)
-    client = ensure_daemon(invocation)
     verdicts = []
-    for verdict in _verdicts(client, tasks, repeat, timeout):
-        verdicts.append(verdict)
-        if not invocation.json:
-            output.data(_line(verdict))
+    with _daemon(invocation, role_model) as client:
+        for verdict in _verdicts(client, tasks, repeat, timeout):
+            verdicts.append(verdict)
+            if not invocation.json:
+                output.data(_line(verdict))
     if invocation.json:
         output.data_json(_result(verdicts, repeat))
     else:
         output.data("\n" + _table(verdicts))
     return 0 if all(verdict.passed for verdict in verdicts) else output.FAILED
+
+
+@contextmanager
+def _daemon(invocation: Invocation, role_model: str | None) -> Iterator[Client]:
+    """The daemon of the home; with `role_model` one beside it, with the same settings, rules and models but no past."""
+    if role_model is None:
+        yield ensure_daemon(invocation)
+        return
+    home = home_of(invocation)
+    with TemporaryDirectory(prefix="agentd-eval-") as folder:
+        for part in (home.config_path, home.home / "policies", home.models_dir):
+            if part.exists():
+                Path(folder, part.name).symlink_to(part)
+        beside = Invocation(home=folder)
+        try:
+            yield start_daemon(beside, "--role-model", role_model)
+        finally:
+            stop_daemon(beside)
 
 
 def _chosen(tasks: Sequence[SuiteTask], kinds: Sequence[str]) -> list[SuiteTask]:

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import os
 import runpy
-import signal
 import sys
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import click
-import psutil
 
 from agentd.api.auth import ensure_token
 from agentd.cli import output
 from agentd.cli.client import Client, endpoint, home_of
 from agentd.cli.follow import ENDED
 from agentd.cli.options import Invocation, command
-from agentd.cli.start import reachable, start_daemon
+from agentd.cli.start import reachable, start_daemon, stop_daemon
 from agentd.errors import AgentdError, BadInput
 from agentd.home import Home
-from agentd.store.lock import DaemonLock
-
-STOP_SECONDS = 30.0
-_TERM_SECONDS = 10.0
-_POLL = 0.03
 
 
 @command("up")
@@ -53,7 +46,7 @@ def down(invocation: Invocation) -> None:
 
     What runs goes on at the next start.
     """
-    pid = _ask_to_stop(invocation)
+    pid = stop_daemon(invocation)
     if invocation.json:
         output.data_json({"stopped": pid is not None, "pid": pid})
     elif not invocation.quiet:
@@ -131,57 +124,6 @@ def _tcp_address(home: Home) -> str:
         raise AgentdError("no daemon of this home listens on TCP", hint=hint) from None
 
 
-def _ask_to_stop(invocation: Invocation) -> int | None:
-    """Stop the daemon; its pid, or None when none was there."""
-    client = reachable(invocation)
-    if client is None:
-        return None if invocation.host else _terminate(DaemonLock.holder(home_of(invocation).state_dir))
-    pid = int(client.get("/api/status")["pid"])
-    client.post("/api/shutdown")
-    if client.where.path is None and invocation.host:  # its pid may be one of another machine
-        _wait_for_silence(client)
-    elif not _gone_within(pid, STOP_SECONDS):
-        _terminate(pid)
-    return pid
-
-
-def _wait_for_silence(client: Client) -> None:
-    until = time.monotonic() + STOP_SECONDS
-    while client.answers():
-        if time.monotonic() > until:
-            raise AgentdError(f"the daemon at {client.where} still answers after {STOP_SECONDS:.0f} s")
-        time.sleep(_POLL)
-
-
-def _terminate(pid: int | None) -> int | None:
-    """End a daemon that does not answer."""
-    if pid is None:
-        return None
-    try:
-        os.kill(pid, signal.SIGTERM)
-    except ProcessLookupError:
-        return pid
-    if not _gone_within(pid, _TERM_SECONDS):
-        raise AgentdError(f"the daemon, pid {pid}, did not stop within {_TERM_SECONDS:.0f} s", hint=f"kill -9 {pid}")
-    return pid
-
-
-def _gone_within(pid: int, seconds: float) -> bool:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if not _alive(pid):
-            return True
-        time.sleep(_POLL)
-    return False
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
-
-
 def _status_text(status: Mapping[str, Any]) -> str:
     queue = status["queue"]
     under_way = [f"{queue.get(state, 0)} {state}" for state in ("queued", "running", "waiting")]
@@ -197,5 +139,5 @@ def _status_text(status: Mapping[str, Any]) -> str:
     return "\n".join(f"{output.paint(name.ljust(6), 'dim')}  {text}" for name, text in lines)
 
 
-def _model_name(model: Any) -> str:
-    return str(model["name"]) if isinstance(model, Mapping) else str(model)
+def _model_name(model: Mapping[str, Any]) -> str:
+    return f"{model['model']}{' (busy)' if model['busy'] else ''}"

@@ -1,13 +1,16 @@
-"""Starts the daemon of a home in the background and waits until it answers."""
+"""Starts the daemon of a home in the background, and stops it again."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+
+import psutil
 
 import agentd
 from agentd.cli.client import Client, endpoint, error_of, home_of
@@ -15,8 +18,11 @@ from agentd.cli.options import Invocation
 from agentd.errors import AgentdError, Unreachable
 from agentd.home import Home, make_private
 from agentd.sandbox import launch
+from agentd.store.lock import DaemonLock
 
 START_SECONDS = 60.0
+STOP_SECONDS = 30.0
+_TERM_SECONDS = 10.0
 ALREADY_RUNNING = 9
 """Exit code of a daemon that found another one of the same home."""
 _POLL = 0.03
@@ -44,19 +50,19 @@ def reachable(invocation: Invocation) -> Client | None:
     return client if client.answers() else None
 
 
-def start_daemon(invocation: Invocation) -> Client:
-    """Start the daemon and wait until it answers. When it ends instead, the error shows what it said last."""
+def start_daemon(invocation: Invocation, *options: str) -> Client:
+    """Start the daemon, with more `options`, and wait until it answers; when it ends instead, the error says why."""
     home = home_of(invocation)
     make_private(home.state_dir)
     log = make_private(home.log_dir) / "daemon.err"
     start = _begin_log(log)
-    child = _spawn(home, log)
+    exit_code = _spawn(home, log, options)
     until = time.monotonic() + START_SECONDS
     while time.monotonic() < until:
         client = reachable(invocation)
         if client is not None:
             return client
-        code = child.poll()
+        code = exit_code()
         if code is not None and code != ALREADY_RUNNING:
             raise _why_not(log, start, code)
         time.sleep(_POLL)
@@ -66,16 +72,20 @@ def start_daemon(invocation: Invocation) -> Client:
     )
 
 
-def _spawn(home: Home, log: Path) -> Any:
-    """The daemon in a session of its own, so that it outlives this terminal; it gets the whole environment."""
+def _spawn(home: Home, log: Path, options: Sequence[str]) -> Callable[[], int | None]:
+    """Start the daemon in a session of its own, so that it outlives this terminal, with the whole environment.
+
+    Returns what asks for its exit code, None while it runs.
+    """
     with log.open("ab") as said:
-        return launch.spawn(
-            [sys.executable, "-m", "agentd.daemon", "--json", "--home", str(home.home)],
+        child = launch.spawn(
+            [sys.executable, "-m", "agentd.daemon", "--json", "--home", str(home.home), *options],
             cwd=Path(agentd.__file__).resolve().parent.parent,  # so that it runs the same code as this command
             env=os.environ,
             stdout=said,
             stderr=said,
         )
+    return child.poll
 
 
 def _begin_log(log: Path) -> int:
@@ -106,3 +116,54 @@ def _said(log: Path, start: int) -> list[str]:
     with log.open("rb") as file:
         file.seek(start)
         return file.read(_LOG_LIMIT).decode("utf-8", "replace").rstrip().splitlines()
+
+
+def stop_daemon(invocation: Invocation) -> int | None:
+    """Stop the daemon and wait until it is gone; its pid, or None when none was there."""
+    client = reachable(invocation)
+    if client is None:
+        return None if invocation.host else _terminate(DaemonLock.holder(home_of(invocation).state_dir))
+    pid = int(client.get("/api/status")["pid"])
+    client.post("/api/shutdown")
+    if client.where.path is None and invocation.host:  # its pid may be one of another machine
+        _wait_for_silence(client)
+    elif not _gone_within(pid, STOP_SECONDS):
+        _terminate(pid)
+    return pid
+
+
+def _wait_for_silence(client: Client) -> None:
+    until = time.monotonic() + STOP_SECONDS
+    while client.answers():
+        if time.monotonic() > until:
+            raise AgentdError(f"the daemon at {client.where} still answers after {STOP_SECONDS:.0f} s")
+        time.sleep(_POLL)
+
+
+def _terminate(pid: int | None) -> int | None:
+    """End a daemon that does not answer."""
+    if pid is None:
+        return None
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        return pid
+    if not _gone_within(pid, _TERM_SECONDS):
+        raise AgentdError(f"the daemon, pid {pid}, did not stop within {_TERM_SECONDS:.0f} s", hint=f"kill -9 {pid}")
+    return pid
+
+
+def _gone_within(pid: int, seconds: float) -> bool:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if not _alive(pid):
+            return True
+        time.sleep(_POLL)
+    return False
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

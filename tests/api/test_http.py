@@ -271,7 +271,7 @@ def test_models_have_roles_and_states(served: Served) -> None:
     found = served.client.get("/api/models").json()
     assert found["loaded"] == []
     assert {"planner", "coder"} <= found["roles"].keys()
-    assert all(model["state"] in ("loaded", "there", "missing") for model in found["models"])
+    assert all(model["state"] in ("loaded", "available", "missing") for model in found["models"])
 
 
 # the daemon -----------------------------------------------------------------------------------------------------------
