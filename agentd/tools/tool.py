@@ -6,6 +6,7 @@ import inspect
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Annotated, Any, TypeAlias, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -21,7 +22,9 @@ def grounded(kind: Grounding, description: str) -> Any:
 
 
 File: TypeAlias = Annotated[str, grounded(Grounding.FILE, "existing file, relative to the workspace")]
-Folder: TypeAlias = Annotated[str, grounded(Grounding.FOLDER, 'existing folder, relative to the workspace; "." is its root')]
+Folder: TypeAlias = Annotated[
+    str, grounded(Grounding.FOLDER, 'existing folder, relative to the workspace; "." is its root')
+]
 ExistingPath: TypeAlias = Annotated[str, grounded(Grounding.PATH, "existing file or folder, relative to the workspace")]
 NewPath: TypeAlias = Annotated[str, grounded(Grounding.NEW_PATH, "path relative to the workspace")]
 Text: TypeAlias = Annotated[str, grounded(Grounding.TEXT, "text")]
@@ -70,8 +73,8 @@ class Tool:
 
     @property
     def schema(self) -> dict[str, Any]:
-        """JSON Schema of the arguments; each property may carry `x-grounding`."""
-        return self.arguments.model_json_schema()
+        """JSON Schema of the arguments; each property may carry `x-grounding`. Not to be changed: it is kept."""
+        return _schema(self.arguments)
 
     def validate(self, args: JsonObject) -> BaseModel:
         """The arguments as a model, or `ToolMisused` naming field, what was expected and what came."""
@@ -88,6 +91,11 @@ class Tool:
         for name, info in self.arguments.model_fields.items():
             parts.append(name if info.is_required() else f"{name}={info.default!r}")
         return f"{self.name}({', '.join(parts)})"
+
+
+@cache
+def _schema(arguments: type[BaseModel]) -> dict[str, Any]:
+    return arguments.model_json_schema()
 
 
 def _describe(error: Any) -> str:
