@@ -18,6 +18,7 @@ TIMED_OUT = 124
 _BY_ERROR = {
     "usage": 2,
     "input.invalid": 2,
+    "input.too_large": 2,
     "auth.required": 4,
     "policy.denied": 5,
     "policy.needs_approval": 6,

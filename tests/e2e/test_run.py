@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ WORDS = """
 - when: What does notes.txt say
   replies: [{steps: [{intent: Read notes.txt}]}, read_file, {path: notes.txt}, answer, It says milk., {done: true}]
 - when: Make new.txt
-  replies: [{steps: [{intent: Make the file}]}, write_file, {path: new.txt}, "```\\nx\\n```", answer, Made it., {done: true}]
+  replies:
+    [{steps: [{intent: Make it}]}, write_file, {path: new.txt}, "```\\nx\\n```", answer, Made it., {done: true}]
 - when: Read the password file
-  replies: [{steps: [{intent: Read it}]}, read_file, {path: /etc/passwd}, read_file, {path: /etc/passwd}, read_file, {path: /etc/passwd}]
+  replies: [{steps: [{intent: Read it}]}, &tool read_file, &file {path: /etc/passwd}, *tool, *file, *tool, *file]
 - when: Fly to the moon
   replies: [{steps: [{intent: Fly}]}, impossible, there is no rocket]
 - when: Do the usual
@@ -58,6 +60,12 @@ def spoken(folder: Path) -> Agentd:
     made.speak(words)
     made.files({"notes.txt": "milk\n"})
     return made
+
+
+def cancel_all(agentd: Agentd) -> None:
+    for task in agentd.json("ps"):
+        agentd.ok("cancel", task["id"])
+        agentd.run("wait", task["id"])
 
 
 def state_of(agentd: Agentd, task_id: str) -> str:
@@ -108,6 +116,7 @@ def test_every_end_has_its_exit_code(agentd: Agentd, goal: str, code: int, state
     done = agentd.run("run", goal, "--json")
     assert (done.returncode, json.loads(done.stdout)["state"]) == (code, state)
     assert agentd.run("run", goal).stderr.splitlines()[-1].startswith(f"{state}: ")
+    cancel_all(agentd)
 
 
 def test_quiet_leaves_the_answer_and_json_the_task(agentd: Agentd) -> None:
@@ -179,8 +188,8 @@ def test_an_interrupt_without_a_terminal_cancels(agentd: Agentd) -> None:
     wait_for(lambda: agentd.json("ps"))
     (task,) = agentd.json("ps")
     command.send_signal(signal.SIGINT)
-    out, err = command.communicate(timeout=20)
-    assert (command.returncode, out) == (130, "")
+    _, err = command.communicate(timeout=20)
+    assert command.returncode == 130
     assert err.splitlines()[-1].startswith("cancelled: ")
     assert state_of(agentd, task["id"]) == "cancelled"
 
@@ -192,14 +201,13 @@ def test_an_interrupt_on_a_terminal_asks_once(agentd: Agentd, key: str, left: bo
     terminal.wait_for("Read notes.txt")
     terminal.type("\x03")
     terminal.wait_for("[c/l]")
+    time.sleep(0.3)  # Python misses an interrupt that comes between its last look and the read
     terminal.type(key)
     assert terminal.end() == 130
     under_way = agentd.json("ps")
+    cancel_all(agentd)
     assert len(under_way) == left
-    for task in under_way:
-        assert f"agentd wait {task['id']}" in terminal.screen
-        agentd.ok("cancel", task["id"])
-        agentd.run("wait", task["id"])
+    assert all(f"agentd wait {task['id']}" in terminal.screen for task in under_way)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a terminal")
@@ -226,6 +234,7 @@ def test_a_daemon_that_was_killed_is_followed_after_its_next_start(own: Agentd) 
     assert (own.workspace / "new.txt").read_text() == "mine\n"
 
 
+@pytest.mark.slow
 def test_a_daemon_that_stays_away_is_unreachable(own: Agentd) -> None:
     own.ok("up")
     task = own.ok("submit", NOTES, *LONG)
@@ -321,7 +330,11 @@ def test_why_a_task_was_allowed_what_it_did(agentd: Agentd) -> None:
 # suites ---------------------------------------------------------------------------------------------------------------
 
 SUITE = f"""
-- {{id: read, kind: read, goal: "{NOTES}", files: {{notes.txt: "milk"}}, expect: {{answer: {{contains: [milk]}}, unchanged: [notes.txt]}}}}
+- id: read
+  kind: read
+  goal: "{NOTES}"
+  files: {{notes.txt: milk}}
+  expect: {{answer: {{contains: [milk]}}, unchanged: [notes.txt]}}
 - {{id: make, kind: write, goal: Make new.txt, expect: {{files: {{new.txt: {{contains: [y]}}}}}}}}
 - {{id: ask, kind: refuse, goal: Do the usual, expect: {{state: [waiting]}}}}
 """
