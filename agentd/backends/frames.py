@@ -25,8 +25,8 @@ def send(wire: socket.socket, frame: dict[str, Any], timeout: float | None = Non
     body = json.dumps(frame, separators=(",", ":")).encode()
     if len(body) > MOST_BYTES:
         raise ValueError(f"a frame of {len(body)} bytes is longer than {MOST_BYTES}")
-    wire.settimeout(timeout)
     try:
+        wire.settimeout(timeout)
         wire.sendall(_LENGTH.pack(len(body)) + body)
     except OSError as error:
         raise BrokenWire(f"the other side is gone ({error})") from None
@@ -42,8 +42,8 @@ class FrameReader:
     def receive(self, timeout: float | None = None) -> dict[str, Any] | None:
         """The next frame; None when none is whole after `timeout` seconds. Raises `BrokenWire`."""
         while (frame := self._cut()) is None:
-            self._wire.settimeout(timeout)
             try:
+                self._wire.settimeout(timeout)
                 chunk = self._wire.recv(262_144)
             except TimeoutError:
                 return None

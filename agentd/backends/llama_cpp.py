@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -76,6 +75,7 @@ class LlamaModel:
         self._crashes = 0
         self._rest_until = 0.0
         self._starts = 0
+        self._closed = threading.Event()
 
     @property
     def name(self) -> str:
@@ -110,6 +110,11 @@ class LlamaModel:
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.kill()
+
+    def close(self) -> None:
+        """Like `stop`, for ever: later requests are refused, also those that wait now."""
+        self._closed.set()
+        self.stop()
 
     def stats(self) -> Frame:
         """Tokens and seconds spent since the start, `context`, `threads`, `load_seconds`, `pid`, `rss_bytes`."""
@@ -198,7 +203,9 @@ class LlamaModel:
                 )
             worker = self._running(deadline, cancel)
             try:
-                found = worker.ask(frame, deadline=deadline, timeout=timeout, on_delta=on_delta, cancel=cancel)
+                found = worker.ask(
+                    frame, deadline=deadline, timeout=timeout, stall=self._stall, on_delta=on_delta, cancel=cancel
+                )
             except _Died as death:
                 raise self._crashed(worker, str(death)) from None
             self._crashes = 0
@@ -206,7 +213,9 @@ class LlamaModel:
 
     def _running(self, deadline: float, cancel: threading.Event | None) -> _Worker:
         """The process, started if need be. Called by the holder of the turn only."""
-        if self._worker is not None and self._worker.alive:
+        if self._closed.is_set():
+            raise ModelError(f"{self._name} is put away", hint="the daemon is stopping")
+        if self._worker is not None and self._worker.ready:
             return self._worker
         if self._worker is not None:
             self._crashed(self._worker, "it ended between two requests")
@@ -218,7 +227,9 @@ class LlamaModel:
         gguf_file.read(self.path)
         if self._lora is not None:
             gguf_file.read(self._lora)
-        worker = self._worker = _Worker(self._name, self._stall)
+        worker = self._worker = _Worker(self._name)
+        if self._closed.is_set():  # while it was being started
+            self.stop()
         self._starts += 1
         spec = {
             "op": "load",
@@ -229,8 +240,9 @@ class LlamaModel:
             "lora": None if self._lora is None else str(self._lora),
         }
         try:
+            patience = self._load_timeout
             loaded = worker.ask(
-                spec, deadline=time.monotonic() + self._load_timeout, timeout=self._load_timeout, cancel=cancel
+                spec, deadline=time.monotonic() + patience, timeout=patience, stall=patience, cancel=cancel
             )
         except _Died as death:
             raise self._crashed(worker, f"{death} while it loaded {self.path}") from None
@@ -253,7 +265,7 @@ class LlamaModel:
         if not stopped:
             self._worker = None
         worker.kill()
-        words = worker.last_words()
+        words = worker.last_words
         if stopped:
             return ModelError(f"{self._name} was stopped", hint="send the request again; the model starts again")
         self._crashes += 1
@@ -282,10 +294,12 @@ class _Died(Exception):
 class _Worker:
     """One process and the wire to it. Used by one thread at a time; only `kill` may come from another."""
 
-    def __init__(self, name: str, stall: float) -> None:
+    def __init__(self, name: str) -> None:
         self._name = name
-        self._stall = stall
         self._number = 0
+        self._in_use = threading.RLock()
+        self.last_words = ""
+        """The end of what it wrote to stderr, where llama.cpp's warnings go; known when it was killed."""
         if importlib.util.find_spec("llama_cpp") is None:
             raise ModelError(
                 "llama-cpp-python is not installed, so no local model can run", hint="install the extra `embedded`"
@@ -293,7 +307,10 @@ class _Worker:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._wire, other = socket.socketpair()
         with other:
-            self._child = self._start(other.fileno())
+            number = other.fileno()
+            argv = [sys.executable, "-s", "-P", "-m", "agentd.backends.llama_worker", str(number)]
+            root = Path(os.path.abspath(os.sep))
+            self._child = spawn(argv, cwd=root, env=_environment(), stderr=self._stderr, pass_fds=(number,))
         self._reader = FrameReader(self._wire)
 
     @property
@@ -304,16 +321,34 @@ class _Worker:
     def alive(self) -> bool:
         return self._child.poll() is None
 
+    @property
+    def ready(self) -> bool:
+        """Whether it can take a request; for the holder of the turn. The wire closes before the process is gone."""
+        if not self.alive:
+            return False
+        try:
+            self._wire.settimeout(0.0)
+            return self._wire.recv(1, socket.MSG_PEEK) != b""
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
     def ask(
         self,
         frame: Frame,
         *,
         deadline: float,
         timeout: float,
+        stall: float,
         on_delta: OnDelta | None = None,
         cancel: threading.Event | None = None,
     ) -> Frame:
         """Send one request and wait for its end. Raises `ModelError`, `Cancelled`, and `_Died`."""
+        with self._in_use:
+            return self._ask(frame, _Watch(deadline, cancel, stall), timeout, on_delta)
+
+    def _ask(self, frame: Frame, watch: _Watch, timeout: float, on_delta: OnDelta | None) -> Frame:
         self._number += 1
         try:
             send(self._wire, {**frame, "id": self._number}, _SEND_TIMEOUT)
@@ -321,7 +356,6 @@ class _Worker:
             raise _Died(self._how(str(error))) from None
         except ValueError as error:
             raise ModelError(f"the request to {self._name} is too big: {error}", hint="send less text") from None
-        watch = _Watch(deadline, cancel, self._stall)
         while True:
             answer = self._receive()
             if answer is not None and answer.get("id") == self._number:
@@ -369,32 +403,34 @@ class _Worker:
             raise _Died(self._how(str(error))) from None
 
     def kill(self) -> None:
-        """End it at once; returns when it is gone."""
+        """End it at once; returns when it is gone. Fine on one that has ended."""
         kill_group(self._child, grace=0.0)
         try:
             self._wire.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits for an answer
         except OSError:
-            pass  # it is closed already
-
-    def last_words(self) -> str:
-        """The end of what it wrote to stderr, where llama.cpp's warnings go."""
-        size = os.fstat(self._stderr.fileno()).st_size
-        return os.pread(self._stderr.fileno(), _LOG_TAIL, max(0, size - _LOG_TAIL)).decode("utf-8", "replace").strip()
+            pass  # nobody is connected any more
+        with self._in_use:
+            self._wire.close()
+            if not self._stderr.closed:
+                self._stderr.seek(0, os.SEEK_END)
+                self._stderr.seek(max(0, self._stderr.tell() - _LOG_TAIL))
+                self.last_words = self._stderr.read().decode("utf-8", "replace").strip()
+                self._stderr.close()
 
     def _how(self, why: str) -> str:
-        try:
-            code = self._child.wait(1.0)
-        except subprocess.TimeoutExpired:
-            return why
+        deadline = time.monotonic() + 1.0
+        while (code := self._child.poll()) is None:
+            if time.monotonic() >= deadline:
+                return why
+            time.sleep(_POLL)
         return f"it was ended by signal {-code}" if code < 0 else f"it ended with exit code {code}"
 
-    def _start(self, descriptor: int) -> subprocess.Popen[bytes]:
-        package_root = Path(__file__).resolve().parents[2]
-        env = {**clean_env(("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")), "PYTHONPATH": str(package_root)}
-        # Waiting threads that spin would take the core that is left free.
-        env |= {"OMP_WAIT_POLICY": "passive", "PYTHONUTF8": "1", "OPENBLAS_NUM_THREADS": "1"}
-        argv = [sys.executable, "-s", "-P", "-m", "agentd.backends.llama_worker", str(descriptor)]
-        return spawn(argv, cwd=Path(os.path.abspath(os.sep)), env=env, stderr=self._stderr, pass_fds=(descriptor,))
+
+def _environment() -> dict[str, str]:
+    package_root = Path(__file__).resolve().parents[2]
+    env = {**clean_env(("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")), "PYTHONPATH": str(package_root)}
+    # Waiting threads that spin would take the core that is left free.
+    return env | {"OMP_WAIT_POLICY": "passive", "OPENBLAS_NUM_THREADS": "1", "PYTHONUTF8": "1"}
 
 
 class _Watch:

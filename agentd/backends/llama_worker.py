@@ -43,6 +43,10 @@ _PREFIX_BYTES = 128 * 1024 * 1024
 """Memory for the states of prefixes that were scored before."""
 _SHORTEST_KEPT = 8
 _TICK = 0.25
+_BOUNDS = ("minLength", "maxLength", "minItems", "maxItems")
+_BIGGEST_BOUND = 64
+_LONGEST_GRAMMAR = 200_000
+_DEEPEST_GRAMMAR = 1000
 _WARNINGS = (3, 4)
 
 
@@ -218,11 +222,13 @@ class Grammar:
 
     def __init__(self, vocabulary: Vocabulary, schema: Any) -> None:
         try:
-            text = json_schema_to_gbnf(json.dumps(schema))
+            text = json_schema_to_gbnf(json.dumps(_without_big_bounds(schema)))
         except (
             Exception
         ) as error:  # the converter asserts, indexes and recurses; whatever it raises means: not this one
             raise NoGrammar(f"no grammar can be made of this JSON schema: {type(error).__name__}: {error}") from None
+        if len(text) > _LONGEST_GRAMMAR or _depth(text) > _DEEPEST_GRAMMAR:
+            raise NoGrammar("the grammar of this JSON schema would be too big")
         self._sampler = lib.llama_sampler_init_grammar(vocabulary.pointer, text.encode(), b"root")
         if not self._sampler:
             raise NoGrammar("llama.cpp cannot read the grammar made of this JSON schema")
@@ -252,6 +258,30 @@ class Grammar:
     def _apply(self, data: Any) -> None:
         array = lib.llama_token_data_array(data=data, size=len(data), selected=-1, sorted=False)
         lib.llama_sampler_apply(self._sampler, ctypes.byref(array))
+
+
+def _without_big_bounds(schema: Any) -> Any:
+    """A bound of n becomes n nested groups, and thousands of them crash llama.cpp: only small ones are kept."""
+    if isinstance(schema, list):
+        return [_without_big_bounds(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {}
+    for key, value in schema.items():
+        if key in _BOUNDS and isinstance(value, int) and value > _BIGGEST_BOUND:
+            if key.startswith("min"):
+                kept[key] = _BIGGEST_BOUND
+            continue
+        kept[key] = _without_big_bounds(value)
+    return kept
+
+
+def _depth(text: str) -> int:
+    depth = deepest = 0
+    for character in text:
+        depth += (character == "(") - (character == ")")
+        deepest = max(deepest, depth)
+    return deepest
 
 
 @dataclass
@@ -531,7 +561,7 @@ class Engine:
                 hint="lower `context` in models/catalog.toml",
             )
         if self._adapter:
-            adapters, scales = (ctypes.c_void_p * 1)(self._adapter), (ctypes.c_float * 1)(1.0)
+            adapters, scales = (lib.llama_adapter_lora_p_ctypes * 1)(self._adapter), (ctypes.c_float * 1)(1.0)
             if lib.llama_set_adapters_lora(context.pointer, adapters, 1, scales) != 0:
                 raise ModelError("the LoRA adapter does not fit this model", hint="train or convert it for this model")
         return context

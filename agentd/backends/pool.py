@@ -79,7 +79,7 @@ class Pool:
             self._loaded.clear()
             self._changed.notify_all()
         for model in models:
-            model.stop()
+            model.close()
 
     @contextmanager
     def lease(self, entry: ModelEntry, *, timeout: float, cancel: threading.Event | None) -> Iterator[Running]:
