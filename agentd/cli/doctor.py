@@ -16,7 +16,7 @@ from agentd.backends.catalog import Catalog
 from agentd.cli import output
 from agentd.cli.client import home_of
 from agentd.cli.options import Invocation, command
-from agentd.cli.start import reachable
+from agentd.cli.reach import reachable
 from agentd.config import load_settings
 from agentd.errors import AgentdError
 from agentd.home import Home, defaults_dir

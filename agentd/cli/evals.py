@@ -17,7 +17,8 @@ from agentd.cli import output
 from agentd.cli.client import Client, TimedOut, home_of
 from agentd.cli.follow import Silence, follow
 from agentd.cli.options import Invocation, command
-from agentd.cli.start import ensure_daemon, start_daemon, stop_daemon
+from agentd.cli.reach import ensure_daemon
+from agentd.cli.start import start_daemon, stop_daemon
 from agentd.cli.suite import SuiteTask, fresh_workspace, judge, load_suite, snapshot
 from agentd.errors import AgentdError, BadInput, Conflict, Unreachable
 

@@ -31,11 +31,11 @@ _SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Daemon": {
         "up": ("agentd.cli.process:up", "Start the daemon in the background."),
         "down": ("agentd.cli.process:down", "Stop the daemon."),
-        "status": ("agentd.cli.process:status", "What the daemon is doing."),
+        "status": ("agentd.cli.status:status", "What the daemon is doing."),
         "serve": ("agentd.cli.process:serve", "Run the daemon in the foreground."),
-        "url": ("agentd.cli.process:url", "Where the daemon listens."),
-        "token": ("agentd.cli.process:token", "The token for its TCP port."),
-        "backup": ("agentd.cli.process:backup", "Copy the database while the daemon runs."),
+        "url": ("agentd.cli.status:url", "Where the daemon listens."),
+        "token": ("agentd.cli.token:token", "The token for its TCP port."),
+        "backup": ("agentd.cli.status:backup", "Copy the database while the daemon runs."),
     },
     "Parts": {
         "tool": ("agentd.cli.tools:group", "The tools: list, show, call."),

@@ -14,7 +14,7 @@ from agentd.cli import output, times
 from agentd.cli.client import Client, TimedOut
 from agentd.cli.follow import ENDED, Silence, follow, view_for
 from agentd.cli.options import Invocation, command
-from agentd.cli.start import ensure_daemon
+from agentd.cli.reach import ensure_daemon
 from agentd.errors import AgentdError, BadInput, Conflict
 
 _MAX_INPUT = 4 * 1024 * 1024

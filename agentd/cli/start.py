@@ -13,9 +13,10 @@ from pathlib import Path
 import psutil
 
 import agentd
-from agentd.cli.client import Client, endpoint, error_of, home_of
+from agentd.cli.client import Client, error_of, home_of
 from agentd.cli.options import Invocation
-from agentd.errors import AgentdError, Unreachable
+from agentd.cli.reach import reachable
+from agentd.errors import AgentdError
 from agentd.home import Home, make_private
 from agentd.sandbox import launch
 from agentd.store.lock import DaemonLock
@@ -28,26 +29,6 @@ ALREADY_RUNNING = 9
 _POLL = 0.03
 _LOG_LIMIT = 1_000_000
 _TAIL_LINES = 12
-
-
-def ensure_daemon(invocation: Invocation) -> Client:
-    """A client of a daemon that runs; started if need be, unless an address was named."""
-    client = reachable(invocation)
-    if client is not None:
-        return client
-    if invocation.host or os.environ.get("AGENTD_HOST"):
-        where = endpoint(invocation)
-        raise Unreachable(f"no daemon answers at {where}", hint="start it there, or leave out --host and AGENTD_HOST")
-    return start_daemon(invocation)
-
-
-def reachable(invocation: Invocation) -> Client | None:
-    """A client of the daemon, or None when none answers."""
-    try:
-        client = Client(endpoint(invocation))
-    except Unreachable:
-        return None
-    return client if client.answers() else None
 
 
 def start_daemon(invocation: Invocation, *options: str) -> Client:

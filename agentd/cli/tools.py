@@ -12,7 +12,7 @@ import click
 from agentd.cli import output
 from agentd.cli.client import Client, endpoint
 from agentd.cli.options import Group, Invocation, command
-from agentd.cli.start import ensure_daemon
+from agentd.cli.reach import ensure_daemon
 from agentd.errors import BadInput
 
 CALL_SECONDS = 3600.0
