@@ -17,11 +17,12 @@ group = Group("audit", help="The audit log: every decision, tool call, model cal
 @click.option("-n", "--limit", metavar="N", type=click.IntRange(1, 10_000), default=50, help="The last N records (50).")
 @click.option("--task", metavar="ID", help="Of this task alone.")
 def tail(invocation: Invocation, limit: int, task: str | None) -> None:
-    """The last records, the oldest of them first; with --json one object a line."""
-    for record in Client(endpoint(invocation)).get("/api/audit", limit=limit, task=task):
-        if invocation.json:
-            output.data_json(record)
-            continue
+    """The last records, the oldest of them first."""
+    records = Client(endpoint(invocation)).get("/api/audit", limit=limit, task=task)
+    if invocation.json:
+        output.data_json(records)
+        return
+    for record in records:
         data = json.dumps(record["data"], ensure_ascii=False)
         line = f"{record['seq']:6}  {times.clock(record['at'])}  {record['task'] or '-':10}  {record['kind']}  {data}"
         output.data(output.harmless(line))

@@ -63,7 +63,7 @@ def doctor(invocation: Invocation) -> int:
     """
     home = home_of(invocation)
     findings = []
-    for look in (_python, _packages, _git, _llama, _home, _disk, _settings, _policies, _models):
+    for look in (_python, _packages, _git, _compiler, _llama, _home, _disk, _settings, _policies, _models):
         findings.append(look(home))
         _print(invocation, findings[-1])
     findings.append(_daemon(invocation, home))
@@ -119,15 +119,18 @@ def _git(home: Home) -> Finding:
     return _ok("git", path)
 
 
-def _llama(home: Home) -> Finding:
-    """llama.cpp: whether it loads, and what could build it if not."""
+def _compiler(home: Home) -> Finding:
     compiler = next(filter(None, map(shutil.which, _COMPILERS)), None)
+    if compiler:
+        return _ok("compiler", compiler)
+    if _is_there("llama_cpp"):
+        return _ok("compiler", "none, and llama.cpp is built already")
+    return _warn("compiler", "there is no C++ compiler", "install one (g++ or clang++); llama.cpp is built with it")
+
+
+def _llama(home: Home) -> Finding:
     if not _is_there("llama_cpp"):
-        hint = "install the extra `embedded`: ./scripts/run does it"
-        have = f"a compiler is there: {compiler}" if compiler else "no C++ compiler either"
-        return _warn(
-            "llama.cpp", f"not installed; {have}", hint if compiler else f"install a C++ compiler, then {hint}"
-        )
+        return _warn("llama.cpp", "not installed", "install the extra `embedded`: ./scripts/run does it")
     done = launch.run([sys.executable, "-c", _LLAMA], cwd=Path(sys.prefix), timeout=_LLAMA_SECONDS)
     if done.code != 0:
         said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]

@@ -127,6 +127,24 @@ def test_a_policy_that_contradicts_itself_is_named_with_its_line(fresh: Agentd) 
     assert "default.yaml:" in error["message"]
 
 
+def test_a_file_that_is_no_database_is_left_as_it_is(fresh: Agentd) -> None:
+    fresh.home.db_path.write_bytes(b"precious " * 1000)
+    error = fresh.error("up", code=1)
+    assert error["code"] == "store.unusable"
+    assert str(fresh.home.db_path) in error["message"]
+    assert fresh.home.db_path.read_bytes() == b"precious " * 1000
+
+
+def test_a_reader_that_goes_away_is_no_error(daemon: Agentd) -> None:
+    command = daemon.start("tool", "ls", "--json")
+    assert command.stdout is not None
+    command.stdout.close()
+    assert command.stderr is not None
+    assert "Traceback" not in command.stderr.read()
+    assert command.wait(20) in (0, 1)
+    command.stderr.close()
+
+
 def test_serve_logs_to_stderr_and_stops_with_its_terminal(fresh: Agentd) -> None:
     with fresh.start("serve") as served:
         wait_for(lambda: fresh.run("status").returncode == 0)
@@ -210,7 +228,7 @@ def test_a_tool_is_called_by_hand(daemon: Agentd) -> None:
 
 def test_the_audit_log_is_read_and_verified(daemon: Agentd) -> None:
     daemon.ok("tool", "call", "list_dir")
-    records = [json.loads(line) for line in daemon.ok("audit", "tail", "-n", "2", "--json").splitlines()]
+    records = daemon.json("audit", "tail", "-n", "2")
     assert [record["kind"] for record in records] == ["tool.decided", "tool.finished"]
     assert daemon.json("audit", "verify")["ok"]
     assert daemon.ok("audit", "verify").startswith("ok: ")
