@@ -47,8 +47,7 @@ class Endpoint:
 def endpoint(invocation: Invocation) -> Endpoint:
     """What --host or AGENTD_HOST names, else the daemon of the home."""
     home = home_of(invocation)
-    named = invocation.host or os.environ.get("AGENTD_HOST")
-    if named:
+    if named := named_host(invocation):
         return _named_endpoint(named, home)
     if _HAS_UNIX:
         return Endpoint(path=home.socket_path)
@@ -56,6 +55,11 @@ def endpoint(invocation: Invocation) -> Endpoint:
         return _named_endpoint(home.url_path.read_text(encoding="utf-8").strip(), home)
     except FileNotFoundError:
         raise _unreachable(f"the home {home.home} has no running daemon") from None
+
+
+def named_host(invocation: Invocation) -> str | None:
+    """The address that --host or AGENTD_HOST gives, if any: the daemon is then not ours to start."""
+    return invocation.host or os.environ.get("AGENTD_HOST") or None
 
 
 def home_of(invocation: Invocation) -> Home:

@@ -18,7 +18,7 @@ from agentd.cli.client import Client, TimedOut, home_of
 from agentd.cli.follow import Silence, follow
 from agentd.cli.options import Invocation, command
 from agentd.cli.reach import ensure_daemon
-from agentd.cli.start import start_daemon, stop_daemon
+from agentd.cli.start import refuse_host, start_daemon, stop_daemon
 from agentd.cli.suite import SuiteTask, fresh_workspace, judge, load_suite, snapshot
 from agentd.errors import AgentdError, BadInput, Conflict, Unreachable
 
@@ -80,6 +80,7 @@ def _daemon(invocation: Invocation, role_model: str | None) -> Iterator[Client]:
     if role_model is None:
         yield ensure_daemon(invocation)
         return
+    refuse_host(invocation)
     home = home_of(invocation)
     with TemporaryDirectory(prefix="agentd-eval-") as folder:
         for part in (home.config_path, home.home / "policies", home.models_dir):

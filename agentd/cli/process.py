@@ -9,8 +9,7 @@ from agentd.cli import output
 from agentd.cli.client import home_of
 from agentd.cli.options import Invocation, command
 from agentd.cli.reach import reachable
-from agentd.cli.start import start_daemon, stop_daemon
-from agentd.errors import BadInput
+from agentd.cli.start import refuse_host, start_daemon, stop_daemon
 
 
 @command("up")
@@ -22,8 +21,7 @@ def up(invocation: Invocation) -> None:
     client = reachable(invocation)
     was_running = client is not None
     if client is None:
-        if invocation.host:
-            raise BadInput("--host names a daemon elsewhere; only one here can be started", hint="leave out --host")
+        refuse_host(invocation)
         client = start_daemon(invocation)
     status = client.get("/api/status")
     if invocation.json:
@@ -51,8 +49,7 @@ def serve(invocation: Invocation) -> None:
 
     Its log goes to stderr as well.
     """
-    if invocation.host:
-        raise BadInput("--host is for commands that talk to a daemon", hint="set api.tcp, api.host and api.port")
+    refuse_host(invocation)
     sys.argv = ["agentd", "--foreground", "--home", str(home_of(invocation).home)]
     if invocation.json:
         sys.argv.append("--json")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
-from agentd.cli.client import Client, endpoint
+from agentd.cli.client import Client, endpoint, named_host
 from agentd.cli.options import Invocation
 from agentd.errors import Unreachable
 
@@ -14,7 +12,7 @@ def ensure_daemon(invocation: Invocation) -> Client:
     client = reachable(invocation)
     if client is not None:
         return client
-    if invocation.host or os.environ.get("AGENTD_HOST"):
+    if named_host(invocation):
         where = endpoint(invocation)
         raise Unreachable(f"no daemon answers at {where}", hint="start it there, or leave out --host and AGENTD_HOST")
     from agentd.cli.start import start_daemon  # psutil with it; most commands find a daemon that runs

@@ -13,10 +13,10 @@ from pathlib import Path
 import psutil
 
 import agentd
-from agentd.cli.client import Client, error_of, home_of
+from agentd.cli.client import Client, error_of, home_of, named_host
 from agentd.cli.options import Invocation
 from agentd.cli.reach import reachable
-from agentd.errors import AgentdError
+from agentd.errors import AgentdError, BadInput
 from agentd.home import Home, make_private
 from agentd.sandbox import launch
 from agentd.store.lock import DaemonLock
@@ -29,6 +29,15 @@ ALREADY_RUNNING = 9
 _POLL = 0.03
 _LOG_LIMIT = 1_000_000
 _TAIL_LINES = 12
+
+
+def refuse_host(invocation: Invocation) -> None:
+    """`BadInput` where a daemon is to be started and an address was given."""
+    if host := named_host(invocation):
+        raise BadInput(
+            f"a daemon is started here, and {host} names one by its address",
+            hint="leave out --host and AGENTD_HOST; where it listens is set by api.tcp, api.host and api.port",
+        )
 
 
 def start_daemon(invocation: Invocation, *options: str) -> Client:
@@ -103,10 +112,10 @@ def stop_daemon(invocation: Invocation) -> int | None:
     """Stop the daemon and wait until it is gone; its pid, or None when none was there."""
     client = reachable(invocation)
     if client is None:
-        return None if invocation.host else _terminate(DaemonLock.holder(home_of(invocation).state_dir))
+        return None if named_host(invocation) else _terminate(DaemonLock.holder(home_of(invocation).state_dir))
     pid = int(client.get("/api/status")["pid"])
     client.post("/api/shutdown")
-    if client.where.path is None and invocation.host:  # its pid may be one of another machine
+    if client.where.path is None and named_host(invocation):  # its pid may be one of another machine
         _wait_for_silence(client)
     elif not _gone_within(pid, STOP_SECONDS):
         _terminate(pid)

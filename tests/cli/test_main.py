@@ -78,6 +78,16 @@ def test_a_daemon_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "hint: start it with `agentd up`" in shown
 
 
+@pytest.mark.parametrize("command", [["up"], ["serve"], ["run", "look"]])
+def test_an_address_names_a_daemon_that_is_not_ours_to_start(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = call(["--home", str(tmp_path), "--host", f"unix://{tmp_path}/none.sock", *command])
+    assert code == (7 if command[0] == "run" else 2)
+    assert "--host" in capsys.readouterr().err
+    assert not (tmp_path / "state").exists()
+
+
 @pytest.mark.parametrize("goal", ["", "  ", "\n"])
 def test_an_empty_goal_starts_nothing(goal: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["--home", str(tmp_path), "run", goal]) == 2
