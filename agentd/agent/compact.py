@@ -25,7 +25,7 @@ MOST_WORDS = 60
 CLOSE = 6.0
 """A reading this many nats below the best is still tried when the best one fails."""
 UNCLEAR = -3.3
-"""Nats a word below which a reading is no ground to change anything."""
+"""Nats a word below which a reading is no ground to act: the owner is asked."""
 _JOINT = re.compile(r",?\s+(?:and\s+then|then|and)\s+|[.;]\s+(?=\w)|,\s+(?=\w)")
 _MUST_EXIST = (Grounding.FILE, Grounding.FOLDER, Grounding.PATH)
 
@@ -75,7 +75,7 @@ class Compact:
         best = readings[0]
         if best.service.tool is None:
             return Stop(end=End(best.service.name), text=_words(End(best.service.name), step.intent, model))
-        if not best.service.tool.annotations.read_only and best.score < UNCLEAR * len(step.intent.split()):
+        if best.score < UNCLEAR * len(step.intent.split()):
             meant = f"{best.service.name} with {best.arguments}"
             return Stop(
                 end=End.ASK, text=f"Did you mean {meant}? The request is not clear enough to act on: {step.intent}"

@@ -204,6 +204,8 @@ def _misfit(mention: Mention, kind: Grounding, names: Mapping[str, bool]) -> flo
     """What it costs, in nats, to take the mention for a parameter of this kind; None when it cannot be one."""
     if mention.kind is Kind.RESULT:
         return 0.0 if kind is Grounding.TEXT else None
+    if mention.kind is Kind.PRONOUN:
+        return 0.0 if kind in _PATHS and kind is not Grounding.FOLDER else None
     marked = mention.kind in (Kind.QUOTED, Kind.CODE, Kind.SPAN)
     if kind not in _PATHS:
         return 0.0 if marked else 2 * MISFIT if kind is Grounding.PATTERN else None

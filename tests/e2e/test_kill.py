@@ -1,0 +1,82 @@
+"""kill -9 in the middle of work: what was done stays done, and goes on after the last finished step."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.harness import Agentd, wait_for
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+LINES = 30
+TASKS = 10
+KILLS = 20
+
+
+def words() -> list[dict[str, Any]]:
+    """A model that answers by what it is shown, not by what it said before: it may be restarted at any time."""
+    often = KILLS + 5  # a life asks each of a task once
+    says: list[tuple[list[str], Any]] = [
+        (["Make the shortest plan"], {"steps": [{"intent": "Append lines to log.txt"}]}),
+        (["Does what was done give"], {"done": True}),
+        (["You chose `answer`"], "The lines are written."),
+    ]
+    for done in range(LINES, -1, -1):
+        shown = [f"(now {done} line"] if done > 1 else ["Created log.txt"] if done else ["Append lines"]
+        if done == LINES:
+            says.append((["What next?", *shown], "answer"))
+            continue
+        says.append((["Now the value of", *shown], f"```content\nline {done + 1}\n```"))
+        mode = "append" if done else "create"
+        says.append((["Arguments for write_file", *shown], {"path": "log.txt", "mode": mode}))
+        says.append((["What next?", *shown], "write_file"))
+    return [{"when": when, "replies": [reply] * often} for when, reply in says]
+
+
+@pytest.mark.timeout(300)
+def test_twenty_kills_at_random_moments_lose_and_double_nothing(fresh: Agentd, tmp_path: Path) -> None:
+    script = tmp_path / "words.yaml"
+    script.write_text(json.dumps(words()))
+    fresh.speak(script)
+    fresh.ok("up")
+    folders = [tmp_path / f"work{number}" for number in range(TASKS)]
+    start = datetime.fromtimestamp(time.time() + 10).isoformat()  # so that nothing runs before the first life
+    ids = []
+    for folder in folders:
+        folder.mkdir()
+        submitted = fresh.json("submit", "Append lines to log.txt", "--workspace", str(folder), "--at", start)
+        ids.append(submitted["id"])
+    fresh.kill()
+    assert not any(read(folder) for folder in folders)
+    time.sleep(max(0.0, datetime.fromisoformat(start).timestamp() - time.time()))
+    chance = random.Random(20)
+    for _ in range(KILLS):
+        before = written(folders)
+        daemon = fresh.start("serve")
+        wait_for(lambda before=before: written(folders) > before)
+        time.sleep(chance.uniform(0.0, 0.25))
+        daemon.kill()
+        daemon.communicate()
+        assert written(folders) < LINES * TASKS, "no work was left to kill"
+    fresh.ok("up")
+    states = [fresh.json("show", fresh.json("wait", task)[0]["id"])["state"] for task in ids]
+    assert states == ["claimed"] * TASKS
+    for folder in folders:
+        assert read(folder) == [f"line {number}" for number in range(1, LINES + 1)]
+        assert [path.name for path in folder.iterdir()] == ["log.txt"]
+    assert fresh.json("audit", "verify")["ok"] is True
+
+
+def written(folders: list[Path]) -> int:
+    return sum(len(read(folder)) for folder in folders)
+
+
+def read(folder: Path) -> list[str]:
+    path = folder / "log.txt"
+    return path.read_text().splitlines() if path.exists() else []
