@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from agentd.tools.programs import execute, must_end
-from agentd.tools.shell import parse, run_command
+from agentd.tools.shell import parse, run_command, run_line
 from agentd.tools.tool import CommandLine, NewPath, Text, Tool, ToolContext, tool
 from agentd.types import Action, Effect, ToolResult
 from agentd.workspace.text import decode
@@ -44,7 +44,7 @@ def check_command(ctx: ToolContext, command: CommandLine) -> ToolResult:
 @tool(actions=_planned, effect=Effect.IDEMPOTENT)
 def check_planned_command(ctx: ToolContext, command: CommandLine) -> ToolResult:
     """Run a command that a plan gave as a check, under the same policy as any command of the agent."""
-    result = run_command.run(ctx, command)
+    result = run_line(ctx, command)
     return ToolResult(ok=result.ok, text=result.text, data={"passed": result.data["code"] == 0})
 
 

@@ -85,6 +85,11 @@ def run_command(ctx: ToolContext, command: CommandLine) -> ToolResult:
     No shell: pipes, redirections, variables and wildcards do not work. Which programs may run depends on the access
     level: linters, type checkers, test runners and git status, diff, log; commits and others at higher levels.
     """
+    return run_line(ctx, command)
+
+
+def run_line(ctx: ToolContext, command: str) -> ToolResult:
+    """Run a command line; `data["code"]` is its exit code. For tools that policy has let through."""
     argv = parse(command)
     done = git_command(ctx, argv[1:]) if argv[0] == "git" else _execute(ctx, argv)
     must_end(done, argv[0], TIMEOUT)
