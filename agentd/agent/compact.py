@@ -37,11 +37,11 @@ class Compact:
     tools: Iterable[Tool]
     role: str = "planner"
     patience: int = 0
-    _reader: Reader = field(init=False)
+    reader: Reader = field(init=False)
 
     def __post_init__(self) -> None:
         ends = {End(name): examples for name, examples in tomllib.loads(prompt_data("ends.toml")).items()}
-        self._reader = Reader(services(self.tools, ends))
+        self.reader = Reader(services(self.tools, ends))
 
     def plan(self, work: Work) -> Plan:
         goal = " ".join(work.task.goal.split())
@@ -59,7 +59,7 @@ class Compact:
         parts_of = {cut: _parts(goal, cut) for cut in ways}
         best: dict[tuple[str, bool], Reading] = {}
         for later, part in dict.fromkeys((n > 0, part) for parts in parts_of.values() for n, part in enumerate(parts)):
-            best[part, later] = self._reader.read(part, model, names, "it" if later else "")[0]
+            best[part, later] = self.reader.read(part, model, names, "it" if later else "")[0]
         parts = max(parts_of.values(), key=lambda parts: _worth(parts, best))
         steps = tuple(Step(intent=part, after=(n,) if n else ()) for n, part in enumerate(parts))
         return Plan(steps=steps)
@@ -69,7 +69,7 @@ class Compact:
             return Stop(end=End.ANSWER, text=seen[-1].result.text)
         model, names = work.model(self.role), _names(work, step.intent)
         before = next(reversed(work.changed), "") or _last_path(work.evidence)
-        readings = self._reader.read(step.intent, model, names, before)
+        readings = self.reader.read(step.intent, model, names, before)
         if seen:
             return _another(readings, seen, work)
         best = readings[0]

@@ -17,6 +17,7 @@ from agentd.errors import ConfigError, NotFound
 from agentd.types import ModelProfile
 
 FILE = "catalog.toml"
+CACHE = "requantised"
 ROLES = ("planner", "coder", "draft", "critic", "embed", "rerank")
 
 
@@ -34,12 +35,15 @@ class _Form(BaseModel):
     think: bool = False
     lora: str | None = None
     replies: str | None = None
+    requantise: Literal["Q4_0", "Q8_0"] | None = None
 
     @model_validator(mode="after")
     def _has_one_source(self) -> _Form:
         if self.backend == "scripted":
-            if self.replies is None or self.file or self.package or self.lora:
-                raise ValueError("a scripted model has `replies`, and neither `file`, `package` nor `lora`")
+            if self.replies is None or self.file or self.package or self.lora or self.requantise:
+                raise ValueError(
+                    "a scripted model has `replies`, and neither `file`, `package`, `lora` nor `requantise`"
+                )
         elif (self.file is None) == (self.package is None) or self.replies:
             raise ValueError("a llama_cpp model has either `file` or `package`, and no `replies`")
         return self
@@ -64,6 +68,9 @@ class ModelEntry:
     """The GGUF, or the replies of a scripted model; None for one inside a package."""
     package: str | None = None
     lora: Path | None = None
+    requantise: str | None = None
+    """The format that is made of it once and kept in `cache`, because this machine reads it faster."""
+    cache: Path | None = None
 
     @property
     def available(self) -> Path | None:
@@ -184,6 +191,8 @@ def _entry(name: str, form: _Form, folder: Path) -> ModelEntry:
         file=None if file is None else folder / Path(file).expanduser(),
         package=form.package,
         lora=None if form.lora is None else folder / Path(form.lora).expanduser(),
+        requantise=form.requantise,
+        cache=folder / CACHE if form.requantise else None,
     )
 
 

@@ -41,6 +41,7 @@ log = get_logger("agentd.backends")
 class LlamaModel:
     """A GGUF model in a process of its own. Safe to use from several threads; clients are served in turn.
 
+    `requantise`: a format, such as Q4_0, that is made of the file once and kept in the folder `cache`.
     `gpu_layers`: -1 for all; `threads`: 0 leaves one core free; `load_timeout`: seconds a load may take; `stall`:
     seconds without a sign of life after which a process is killed; `on_load` hears of each load (model, pid, seconds,
     context). The first request starts the process.
@@ -56,6 +57,8 @@ class LlamaModel:
         gpu_layers: int = 0,
         threads: int = 0,
         lora: Path | None = None,
+        requantise: str | None = None,
+        cache: Path | None = None,
         load_timeout: float = 600.0,
         stall: float = 300.0,
         on_load: Callable[[JsonObject], None] | None = None,
@@ -67,6 +70,8 @@ class LlamaModel:
         self._gpu_layers = gpu_layers
         self._threads = threads or free_threads()
         self._lora = lora and lora.absolute()
+        self._requantise = requantise
+        self._cache = cache and cache.absolute()
         self._load_timeout = load_timeout
         self._stall = stall
         self._on_load = on_load
@@ -238,6 +243,8 @@ class LlamaModel:
             "gpu_layers": self._gpu_layers,
             "threads": self._threads,
             "lora": None if self._lora is None else str(self._lora),
+            "requantise": self._requantise if self._cache else None,
+            "cache": str(self._cache),
         }
         try:
             patience = self._load_timeout

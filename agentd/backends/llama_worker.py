@@ -604,13 +604,51 @@ def _next(logits: Floats, grammar: Grammar | None, temperature: float, chance: n
 def _load(spec: Frame) -> Any:
     params = lib.llama_model_default_params()
     params.n_gpu_layers = spec["gpu_layers"]
-    model = lib.llama_model_load_from_file(spec["path"].encode(), params)
+    path = _requantised(spec) if spec["requantise"] else spec["path"]
+    model = lib.llama_model_load_from_file(path.encode(), params)
     if not model:
         raise ModelError(
             f"llama.cpp cannot load {spec['path']}: {_LAST_WORDS[-1] if _LAST_WORDS else 'no reason given'}",
             hint="download it again, or install a newer llama-cpp-python",
         )
     return model
+
+
+def _requantised(spec: Frame) -> str:
+    """The file in the wanted format, made now when there is none; the file as it came when that cannot be done."""
+    source = Path(spec["path"])
+    target = Path(spec["cache"]) / f"{source.stem}.{spec['requantise']}.{source.stat().st_size}.gguf"
+    try:
+        if not _is_whole(target):
+            _requantise(source, target, spec)
+        return str(target)
+    except OSError as error:
+        sys.stderr.write(f"{source.name} is used as it came: it cannot be requantised to {target}: {error}\n")
+        return str(source)
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        gguf_file.read(path)
+    except ModelError:
+        return False
+    return True
+
+
+def _requantise(source: Path, target: Path, spec: Frame) -> None:
+    """Through a temporary file, so that a crash leaves no half model. Raises `OSError`."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    made = target.with_suffix(f".{os.getpid()}.part")
+    params = lib.llama_model_quantize_default_params()
+    params.ftype = getattr(lib, f"LLAMA_FTYPE_MOSTLY_{spec['requantise']}")
+    params.allow_requantize = True
+    params.nthread = spec["threads"]
+    try:
+        if lib.llama_model_quantize(str(source).encode(), str(made).encode(), params) != 0 or not _is_whole(made):
+            raise OSError(_LAST_WORDS[-1] if _LAST_WORDS else "llama.cpp gives no reason")
+        made.replace(target)
+    finally:
+        made.unlink(missing_ok=True)
 
 
 def _check_context(model: Any, spec: Frame) -> None:

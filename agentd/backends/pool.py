@@ -67,7 +67,7 @@ class Pool:
 
     def describe(self) -> list[dict[str, Any]]:
         """Every model of the catalog: `name`, `roles`, `backend`, `file`, `state` (loaded, available, missing),
-        `size` in bytes, `context` in tokens, `compact`, `pid`."""
+        `size` in bytes, `context` in tokens, `compact`, `requantise`, `pid`."""
         pids = {each["model"]: each["pid"] for each in self.loaded()}
         return [self._describe(entry, pids.get(entry.name)) for entry in self._catalog.models.values()]
 
@@ -147,6 +147,8 @@ class Pool:
             gpu_layers=entry.gpu_layers,
             threads=self._settings.threads,
             lora=entry.lora,
+            requantise=entry.requantise,
+            cache=entry.cache,
             on_load=self._announce,
         )
 
@@ -172,6 +174,7 @@ class Pool:
             "size": path.stat().st_size if path is not None else None,
             "context": entry.profile.context,
             "compact": entry.profile.compact,
+            "requantise": entry.requantise,
             "pid": pid,
         }
 

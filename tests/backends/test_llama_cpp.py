@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from dataclasses import replace
@@ -48,6 +49,13 @@ def test_the_same_words_whatever_was_asked_before(model: LlamaModel, own_model: 
     model.chat(raw("Something else entirely:", max_tokens=3))
     assert model.chat(QUESTION).text == first
     assert model.chat(QUESTION).text == first
+
+
+def test_the_same_words_when_a_reply_becomes_part_of_the_prompt(model: LlamaModel, own_model: LlamaModel) -> None:
+    prompt = "Three things that one finds in a kitchen: "
+    reply = model.chat(raw(prompt, max_tokens=30, temperature=1.0, seed=5)).text
+    go_on = raw(prompt + reply + " and then", max_tokens=20)
+    assert model.chat(go_on).text == own_model.chat(go_on).text
 
 
 def test_drawn_words_follow_the_seed(model: LlamaModel) -> None:
@@ -236,6 +244,13 @@ def test_the_score_of_a_pair_does_not_depend_on_the_others(model: LlamaModel) ->
         assert model.score([pairs[place]]) == [together[place]]
 
 
+def test_a_score_does_not_depend_on_where_the_text_was_cut(model: LlamaModel, own_model: LlamaModel) -> None:
+    prefix, text = "Similar requests:" + "\n- count the lines of notes.txt" * 8, " how many lines are there in data.txt"
+    longer = prefix + "\n- show how long the file is" * 8 + "\n-"
+    model.score([(prefix, text)])
+    assert model.score([(longer, text)]) == own_model.score([(longer, text)])
+
+
 def test_a_prefix_scored_before_is_not_computed_again(model: LlamaModel) -> None:
     prefix = "Words that were never scored before this test: " + "alpha beta gamma delta " * 20
     started = time.monotonic()
@@ -365,3 +380,32 @@ def test_an_adapter_that_does_not_fit(gguf: Path, tmp_path: Path) -> None:
         model = LlamaModel(gguf, name="adapted", profile=ModelProfile(context=512), lora=lora)
         with pytest.raises(ModelError, match=words):
             model.start()
+
+
+def test_a_file_is_requantised_once_and_used_as_it_came_when_that_cannot_be(gguf: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+
+    def load() -> LlamaModel:
+        profile = ModelProfile(context=512, compact=True)
+        return LlamaModel(gguf, name="small", profile=profile, requantise="Q4_0", cache=cache)
+
+    first = load()
+    first.start()
+    first.close()
+    (made,) = cache.iterdir()
+    assert made.stat().st_size < gguf.stat().st_size
+    stamp = made.stat().st_mtime_ns
+    again = load()
+    again.start()
+    again.close()
+    assert made.stat().st_mtime_ns == stamp
+    made.write_bytes(made.read_bytes()[: made.stat().st_size // 2])
+    repaired = load()
+    repaired.start()
+    repaired.close()
+    assert made.stat().st_size > gguf.stat().st_size // 2
+    shutil.rmtree(cache)
+    cache.write_text("in the way")
+    plain = load()
+    assert plain.count("one two") > 0
+    plain.close()
