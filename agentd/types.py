@@ -460,4 +460,3 @@ class Clock(Protocol):
 
 Emit: TypeAlias = Callable[[str, str, JsonObject], None]
 """`emit(kind, task, data)`: tell listeners that something happened."""
-

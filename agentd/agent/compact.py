@@ -25,7 +25,8 @@ MOST_WORDS = 60
 CLOSE = 6.0
 """A reading this many nats below the best is still tried when the best one fails."""
 UNCLEAR = -3.3
-"""Nats a word below which a reading is no ground to act: the owner is asked."""
+UNCLEAR_BASE = 8.0
+"""A reading below so many nats a word, less the base, is a guess and no ground to act: the owner is asked."""
 _JOINT = re.compile(r",?\s+(?:and\s+then|then|and)\s+|[.;]\s+(?=\w)|,\s+(?=\w)")
 _MUST_EXIST = (Grounding.FILE, Grounding.FOLDER, Grounding.PATH)
 
@@ -75,12 +76,25 @@ class Compact:
         best = readings[0]
         if best.service.tool is None:
             return Stop(end=End(best.service.name), text=_words(End(best.service.name), step.intent, model))
-        if best.score < UNCLEAR * len(step.intent.split()):
-            meant = f"{best.service.name} with {best.arguments}"
-            return Stop(
-                end=End.ASK, text=f"Did you mean {meant}? The request is not clear enough to act on: {step.intent}"
-            )
+        doubt = _doubt(best, step.intent)
+        if doubt:
+            return Stop(end=End.ASK, text=doubt)
         return _missing(best, names, work.workspace) or Act(call=_call(best, work))
+
+
+def _doubt(reading: Reading, request: str) -> str:
+    """A question instead of an act: for a reading that is a guess, or that leaves out a path, or any named thing when
+    it would change something."""
+    assert reading.service.tool is not None
+    reads = reading.service.tool.annotations.read_only
+    left_out = [m.value for m in reading.unused if m.kind is Kind.PATH or not reads]
+    values = ", ".join(f"{name}={value!r}" for name, value in reading.arguments.items())
+    meant = f"{reading.service.name}({values})"
+    if left_out:
+        return f"What is to be done with {', '.join(left_out)}? {meant} leaves that out of: {request}"
+    if reading.score < UNCLEAR * len(request.split()) - UNCLEAR_BASE:
+        return f"Is {meant} meant? This is not clear enough to act on: {request}"
+    return ""
 
 
 def _names(work: Work, text: str) -> dict[str, bool]:

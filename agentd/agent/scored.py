@@ -89,6 +89,8 @@ class Reading:
     text: str
     """The request with stand-ins for its values."""
     price: float
+    unused: tuple[Mention, ...] = ()
+    """What the request names and this reading leaves out."""
     likeness: float = 0.0
     score: float = float("-inf")
 
@@ -238,7 +240,7 @@ def _reading(
     price += sum(_misfit(mention, service.slots[slot], names) or 0.0 for slot, mention in values.items())
     if service.tool and service.tool.annotations.destructive:
         price += DESTRUCTIVE
-    return Reading(service=service, values=values, text=" ".join(text.split()), price=price)
+    return Reading(service=service, values=values, text=" ".join(text.split()), price=price, unused=tuple(unused))
 
 
 def _with_spans(

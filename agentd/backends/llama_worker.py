@@ -123,7 +123,17 @@ class Vocabulary:
 class Context:
     """One sequence in llama.cpp's memory; a prefix that stands there already is not computed again."""
 
-    def __init__(self, model: Any, *, size: int, batch: int, threads: int, gpu: bool, abort: Abort) -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        size: int,
+        batch: int,
+        threads: int,
+        gpu: bool,
+        abort: Abort,
+        alive: Callable[[], None],
+    ) -> None:
         params = lib.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch, params.n_seq_max = size, batch, batch, 1
         params.n_threads = params.n_threads_batch = threads
@@ -144,6 +154,7 @@ class Context:
         self._vocabulary: int = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(model))
         self._memory = lib.llama_get_memory(self.pointer)
         self._abort = abort
+        self._alive = alive
         self._batch = lib.llama_batch_init(batch, 0, 1)
         self._token = np.ctypeslib.as_array(self._batch.token, shape=(batch,))
         self._pos = np.ctypeslib.as_array(self._batch.pos, shape=(batch,))
@@ -196,6 +207,7 @@ class Context:
         code = 2 if self._abort.set else lib.llama_decode(self.pointer, self._batch)
         if code == 0:
             self.tokens += tokens
+            self._alive()
             return
         self.tokens += tokens  # some of them may stand in the memory: cut them all
         self.cut(start)
@@ -321,7 +333,7 @@ class Scorer:
         self._rows: dict[int, Floats] = {}
         """Place in the context -> logits of the token there."""
 
-    def score(self, pairs: Sequence[Sequence[str]], tick: Callable[[], None]) -> list[tuple[float, int]]:
+    def score(self, pairs: Sequence[Sequence[str]]) -> list[tuple[float, int]]:
         """(summed natural log-probability, tokens) of each continuation given its prefix; order kept."""
         split = [self._tokens(prefix, text) for prefix, text in pairs]
         found: list[tuple[float, int]] = [(0.0, 0)] * len(pairs)
@@ -330,7 +342,6 @@ class Scorer:
             if text:
                 rows = self._logits(prefix, text)
                 found[number] = (float(decoding.logprobs(rows, text).sum()), len(text))
-            tick()
         return found
 
     def _tokens(self, prefix: str, text: str) -> tuple[list[int], list[int]]:
@@ -380,6 +391,7 @@ class Engine:
         self.abort = Abort()
         self._tell = tell
         self._said = 0.0
+        self._serving = 0
         self._file = gguf_file.read(Path(spec["path"]))
         self._gpu = spec["gpu_layers"] != 0 and lib.llama_supports_gpu_offload()
         self._model = _load(spec)
@@ -406,7 +418,7 @@ class Engine:
         }
         if frame.get("op") not in operations:
             raise Refused(f"unknown operation {frame.get('op')!r}")
-        self._said = time.monotonic()
+        self._said, self._serving = time.monotonic(), frame["id"]
         return operations[frame["op"]](frame)
 
     def generate(self, frame: Frame) -> Frame:
@@ -428,7 +440,7 @@ class Engine:
             own = not self._gpu and not self._recurrent
             context = self._new_context(min(self._context.size, _SCORING_CONTEXT)) if own else self._context
             self._scorer = Scorer(context, self._vocabulary)
-        found = self._scorer.score(frame["pairs"], lambda: self._tick(frame))
+        found = self._scorer.score(frame["pairs"])
         self._spent["scored_tokens"] += sum(tokens for _, tokens in found)
         self._spent["score_seconds"] += time.monotonic() - started
         return {"scores": found}
@@ -537,14 +549,12 @@ class Engine:
         if text and frame.get("stream"):
             self._said = time.monotonic()
             self._tell({"id": frame["id"], "delta": text})
-        else:
-            self._tick(frame)
 
-    def _tick(self, frame: Frame) -> None:
-        """A sign of life."""
+    def _alive(self) -> None:
+        """A sign of life, now and then."""
         if time.monotonic() - self._said > _TICK:
             self._said = time.monotonic()
-            self._tell({"id": frame["id"], "tick": True})
+            self._tell({"id": self._serving, "tick": True})
 
     def _new_context(self, size: int) -> Context:
         context = Context(
@@ -554,6 +564,7 @@ class Engine:
             threads=self._threads,
             gpu=self._gpu,
             abort=self.abort,
+            alive=self._alive,
         )
         if context.size < size:
             raise ModelError(

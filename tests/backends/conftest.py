@@ -33,6 +33,6 @@ def model(gguf: Path) -> Iterator[LlamaModel]:
 @pytest.fixture
 def own_model(gguf: Path) -> Iterator[LlamaModel]:
     """A process that the test may break."""
-    model = LlamaModel(gguf, name="smollm2", profile=ModelProfile(context=1024, compact=True), stall=1.0)
+    model = LlamaModel(gguf, name="smollm2", profile=ModelProfile(context=1024, compact=True), stall=5.0)
     yield model
     model.stop()

@@ -245,8 +245,8 @@ def test_the_score_of_a_pair_does_not_depend_on_the_others(model: LlamaModel) ->
 
 
 def test_a_score_does_not_depend_on_where_the_text_was_cut(model: LlamaModel, own_model: LlamaModel) -> None:
-    prefix, text = "Similar requests:" + "\n- count the lines of notes.txt" * 8, " how many lines are there in data.txt"
-    longer = prefix + "\n- show how long the file is" * 8 + "\n-"
+    prefix, text = "Similar requests:" + "\n- count the lines of notes.txt" * 6, " how many lines are there in data.txt"
+    longer = prefix + "\n- show how long the file is" * 6 + "\n-"
     model.score([(prefix, text)])
     assert model.score([(longer, text)]) == own_model.score([(longer, text)])
 

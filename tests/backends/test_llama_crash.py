@@ -10,14 +10,16 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from agentd.backends import llama_cpp
 from agentd.backends.llama_cpp import LlamaModel
+from agentd.backends.llama_worker import Engine
 from agentd.errors import ModelError
-from agentd.types import ModelRequest
+from agentd.types import ModelProfile, ModelRequest
 
 LONG = ModelRequest(prompt="1, 2, 3,", max_tokens=900)
 SHORT = ModelRequest(prompt="1, 2, 3,", max_tokens=2)
@@ -85,14 +87,26 @@ def test_killed_between_two_requests(own_model: LlamaModel) -> None:
     assert own_model.pid != first
 
 
-def test_a_process_that_hangs_is_killed(own_model: LlamaModel) -> None:
-    first = own_model.start()["pid"]
-    started = time.monotonic()
-    with pytest.raises(ModelError, match="no sign of life for 1 s and was killed"):
-        own_model.chat(LONG, at_third_part(signal_of(own_model, signal.SIGSTOP)))
-    assert time.monotonic() - started < 6
-    assert gone(first)
-    assert own_model.chat(SHORT).text
+def test_a_process_that_hangs_is_killed(gguf: Path) -> None:
+    model = LlamaModel(gguf, name="m", profile=ModelProfile(context=1024), stall=1.0)
+    try:
+        first = model.start()["pid"]
+        started = time.monotonic()
+        with pytest.raises(ModelError, match="no sign of life for 1 s and was killed"):
+            model.chat(LONG, at_third_part(signal_of(model, signal.SIGSTOP)))
+        assert time.monotonic() - started < 6
+        assert gone(first)
+        assert model.chat(SHORT).text
+    finally:
+        model.stop()
+
+
+def test_reading_a_prompt_gives_signs_of_life(gguf: Path) -> None:
+    told: list[dict[str, Any]] = []
+    spec = {"path": str(gguf), "context": 512, "gpu_layers": 0, "threads": 1, "requantise": None}
+    engine = Engine(spec, told.append)
+    engine.serve({"op": "generate", "id": 7, "prompt": "word " * 270, "max_tokens": 1, "temperature": 0})
+    assert {"id": 7, "tick": True} in told
 
 
 def test_one_that_always_dies_is_left_alone(own_model: LlamaModel) -> None:
