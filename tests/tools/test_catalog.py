@@ -32,7 +32,7 @@ def test_each_is_described_with_examples_that_fit_its_parameters(name: str) -> N
     tool = TOOLS[name]
     fields = tool.arguments.model_fields
     assert tool.description.endswith(".")
-    assert 4 <= len(tool.examples) <= 8
+    assert 4 <= len(tool.examples) <= 12
     for example in tool.examples:
         text, _, fixed = example.partition(" :: ")
         assert set(re.findall(r"\{(\w+)\}", text)) <= set(fields)

@@ -67,7 +67,7 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(64))
         ("x.png", PNG, "PNG image"),
         ("renamed.txt", PNG, "PNG image"),
         ("x.pdf", b"%PDF-1.7\n1 0 obj", "PDF document"),
-        ("x.gz", gzip.compress(b"hello"), "gzip archive"),
+        ("x.gz", gzip.compress(b"hello", mtime=0), "gzip archive"),
         ("x.sqlite", b"SQLite format 3\0" + bytes(84), "SQLite database"),
         ("x.wasm", b"\0asm\1\0\0\0", "application/wasm"),
         ("core", bytes(100), "binary"),
