@@ -15,10 +15,10 @@ from agentd.agent.scored import Reader, Reading, services
 from agentd.agent.work import Evidence, Work
 from agentd.errors import Denied, Impossible
 from agentd.tools.tool import Tool
-from agentd.types import Grounding, Message, Model, ModelRequest, Plan, Step, ToolCall
+from agentd.types import Grounding, Plan, Step, ToolCall
 from agentd.workspace.paths import Workspace
 
-SPLIT = 12.0
+SPLIT = 14.0
 """Nats that reading a request as one more step must gain."""
 MOST_STEPS = 4
 MOST_WORDS = 60
@@ -75,7 +75,7 @@ class Compact:
             return _another(readings, seen, work)
         best = readings[0]
         if best.service.tool is None:
-            return Stop(end=End(best.service.name), text=_words(End(best.service.name), step.intent, model))
+            return _ended(End(best.service.name), step.intent)
         doubt = _doubt(best, step.intent)
         if doubt:
             return Stop(end=End.ASK, text=doubt)
@@ -188,9 +188,12 @@ def _last_path(evidence: Sequence[Evidence]) -> str:
     return ""
 
 
-def _words(end: End, request: str, model: Model) -> str:
-    if end is End.ANSWER:
-        return model.chat(ModelRequest(messages=(Message(role="user", content=request),), max_tokens=80)).text.strip()
-    if end is End.ASK:
-        return f"What exactly is to be done? The task says: {request}"
-    return f"no tool can do this: {request}"
+def _ended(end: End, request: str) -> Stop:
+    """The end of a step that no tool serves. A small model is never believed without a result to rest on."""
+    match end:
+        case End.ASK:
+            return Stop(end=end, text=f"What exactly is to be done? The task says: {request}")
+        case End.ANSWER:
+            return Stop(end=End.IMPOSSIBLE, text=f"no tool gives a result that answers this: {request}")
+        case _:
+            return Stop(end=end, text=f"no tool can do this: {request}")

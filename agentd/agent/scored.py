@@ -21,7 +21,7 @@ from agentd.agent.moves import End
 from agentd.tools.tool import Tool
 from agentd.types import Grounding, JsonObject, Model
 
-UNUSED = 4.0
+UNUSED = 6.0
 """Natural-log penalty for each thing that the request names and a reading does not use."""
 SPAN_PRICE = 0.7
 """What a word taken for a value costs, as a share of what it costs at the beginning of any request."""
@@ -29,7 +29,7 @@ DESTRUCTIVE = 3.0
 """Penalty in nats for a tool that destroys: it must be clearly the likeliest."""
 MISFIT = 3.0
 """Penalty in nats for a value of the wrong kind, such as a path that should exist and does not."""
-LIKENESS = 10.0
+LIKENESS = 14.0
 """Nats for a request whose words are those of an example of the tool."""
 PER_SERVICE = 5
 """Readings of one service that a model scores."""
@@ -210,7 +210,7 @@ def _misfit(mention: Mention, kind: Grounding, names: Mapping[str, bool]) -> flo
         return 0.0 if kind in _PATHS and kind is not Grounding.FOLDER else None
     marked = mention.kind in (Kind.QUOTED, Kind.CODE, Kind.SPAN)
     if kind not in _PATHS:
-        return 0.0 if marked else 2 * MISFIT if kind is Grounding.PATTERN else None
+        return 0.0 if marked else 3 * MISFIT if kind is Grounding.PATTERN else None
     if marked and not looks_like_path(mention.value):
         return None
     folder = names.get(mention.value.rstrip("/"))

@@ -56,6 +56,7 @@ def _count(number: int, noun: str) -> str:
         "Print the contents of the file {path}",
         "Open {path} and tell me what it says",
         "What is inside {path}?",
+        "Tell me what is in {path}",
         "Print the file {path}",
         "cat {path}",
         "Which name is given in {path}?",
@@ -278,6 +279,7 @@ def _write_probe(ctx: ToolContext, args: Any, intent: JsonObject) -> ToolResult 
         "Add a line that says {content} to {path} :: mode=append",
         "Replace everything in {path} with {content} :: mode=overwrite",
         "Overwrite {path} with {content} :: mode=overwrite",
+        "Create an empty file {path} :: content=",
     ),
 )
 def write_file(

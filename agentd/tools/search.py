@@ -80,7 +80,7 @@ def find_files(ctx: ToolContext, pattern: Pattern, path: Folder = ".") -> ToolRe
         "Find every {pattern} in the code",
         "Which files mention {pattern}?",
         "Search for {pattern} in {path}",
-        "In which line does {pattern} stand?",
+        "Search all files for the text {pattern}",
         "How often does {pattern} occur?",
         "Show all lines with {pattern} in {glob} files",
         "Where is {pattern} defined?",
