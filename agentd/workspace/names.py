@@ -33,6 +33,8 @@ def parts_of(path: str, roots: Sequence[str]) -> tuple[str, ...]:
     inside = _below(path, roots)
     wrong = _wrong_text(path) or (_wrong_form(path) if inside is None else "")
     parts = tuple(part for part in (path if inside is None else inside).split("/") if part not in ("", "."))
+    if not wrong and parts and parts[0].startswith("~"):  # also behind "./", which would vanish
+        wrong = "starts with '~'"
     for part in parts:
         wrong = wrong or wrong_name(part)
     if wrong:
@@ -83,8 +85,6 @@ def _wrong_text(path: str) -> str:
 def _wrong_form(path: str) -> str:
     if path.startswith("/"):
         return "is absolute and outside"
-    if path.startswith("~"):
-        return "starts with '~'"
     if path.startswith("\\") or _DRIVE.match(path):
         return "is an absolute Windows path"
     return ""

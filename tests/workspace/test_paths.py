@@ -76,7 +76,7 @@ def test_an_absolute_path_through_the_name_that_was_given_is_taken(tmp_path: Pat
 TRICKS = {
     "parent": ["..", "../secret/key", "src/../../secret/key", "src/..", "./../work/notes.txt"],
     "absolute": ["/etc/passwd", "/", "//etc/passwd", "/usr/../etc"],
-    "home": ["~", "~/x", "~root/.ssh/id_rsa"],
+    "home": ["~", "~/x", "~root/.ssh/id_rsa", "./~", "./~/x"],
     "control": ["a\0b", "a\nb", "a\tb", "\x7f", "a\x85b", "a\u202etxt.exe", "\ud800"],
     "windows": [
         *("C:\\Windows", "C:/Windows", "c:x", "\\\\server\\share", "//server/share", "src\\a.py", "..\\x"),
