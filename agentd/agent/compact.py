@@ -167,7 +167,7 @@ def _missing(reading: Reading, names: Mapping[str, bool], workspace: Workspace) 
         must_exist = reading.service.slots[slot] in _MUST_EXIST
         known = mention.kind is Kind.PRONOUN or mention.value.rstrip("/") in names
         if must_exist and not known and _inside(workspace, mention.value):
-            there = ", ".join(sorted(entry.name for entry in workspace.root.iterdir())[:12])
+            there = ", ".join(workspace.entries(".", limit=12)) or "none"
             return Stop(end=End.IMPOSSIBLE, text=f"{mention.value} does not exist in this folder; there are {there}")
     return None
 
