@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from agentd.agent.context import brief
+from agentd.agent.critic import describe, run_checks
 from agentd.agent.moves import Chooser, End, Stop
 from agentd.agent.work import Evidence, Work
 from agentd.errors import CapabilityMissing, Denied, Impossible, QuestionAsked, ToolMisused
-from agentd.types import Outcome, Step, StepState, ToolResult
+from agentd.types import Outcome, Step, StepState, ToolCall, ToolResult
 
 MISUSES = 3
 """Calls in a row that a tool refuses before the step fails."""
@@ -23,7 +24,7 @@ def run_step(work: Work, chooser: Chooser, step: Step, advice: str = "") -> Outc
         if isinstance(move, Stop):
             return _end(move, seen)
         try:
-            result = work.act(move.call)
+            result = _red(work, move.call) or work.act(move.call)
             misused = 0
         except ToolMisused as error:
             misused += 1
@@ -33,6 +34,18 @@ def run_step(work: Work, chooser: Chooser, step: Step, advice: str = "") -> Outc
         except Denied as error:
             result = _denied(work, chooser, error)
         seen.append(Evidence(call=move.call, result=result))
+
+
+def _red(work: Work, call: ToolCall) -> ToolResult | None:
+    """Why a commit has to wait: a check of the task's owner is red. None for all else."""
+    tool = work.tools.get(call.tool)
+    if tool is None or not work.task.checks:
+        return None
+    actions = tool.actions(tool.validate(call.args))
+    if not any(action.kind == "git.commit" or action.argv[:2] == ("git", "commit") for action in actions):
+        return None
+    red = [result for result in run_checks(work, work.task.checks) if not result.passed]
+    return _refused(f"not committed, because it is not green: {describe(red)}", "mend that first") if red else None
 
 
 def _end(move: Stop, seen: list[Evidence]) -> Outcome:

@@ -1,5 +1,6 @@
 """The whole flow of a task over a real store, policy, gate and folder; the model's words are given."""
 
+import subprocess
 import threading
 
 import pytest
@@ -198,3 +199,22 @@ def test_a_replay_hears_the_same_words_and_does_nothing_twice(agent):
     assert (report.state, report.answer) == (TaskState.CLAIMED, "Wrote a.txt.")
     assert not (agent.folder / "a.txt").exists()
     assert report.usage.model_calls == 7
+
+
+def test_nothing_is_committed_while_a_check_is_red(agent):
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    subprocess.run([*git, "init", "-q"], cwd=agent.folder, check=True)
+    commit = ["git_commit", {}, "```message\nAdd it\n```"]
+    model = Words(
+        one_step("write the file ok.txt and commit it"),
+        *commit,
+        *("write_file", {"path": "ok.txt"}, "```\nyes\n```"),
+        *commit,
+        *("answer", "Committed.", DONE),
+    )
+    report = agent.run(model, checks=["test -f ok.txt"])
+    assert report.state is TaskState.VERIFIED
+    log = subprocess.run([*git, "log", "--format=%s"], cwd=agent.folder, check=True, capture_output=True, text=True)
+    assert log.stdout == "Add it\n"
+    refused = next(request for request in model.asked[4:] if request.choices)
+    assert "not green" in refused.messages[-2].content
