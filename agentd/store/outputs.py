@@ -25,11 +25,11 @@ class Outputs:
             self._db.execute("INSERT INTO outputs (task, at, text) VALUES (?, ?, ?)", row)
             return f"out-{connection.last_insert_rowid()}"
 
-    def get(self, handle: str) -> str:
-        """The text behind a handle, or `NotFound`."""
+    def get(self, handle: str, task: str | None = None) -> str:
+        """The text behind a handle, or `NotFound`; with `task`, only what was put for that task."""
         match = _HANDLE.fullmatch(handle)
-        row = self._db.row("SELECT text FROM outputs WHERE id = ?", (int(match[1]),)) if match else None
-        if row is None:
+        row = self._db.row("SELECT task, text FROM outputs WHERE id = ?", (int(match[1]),)) if match else None
+        if row is None or task not in (None, row["task"]):
             hint = "a handle looks like out-12; a result that was cut names its own"
             raise NotFound(f"there is no output {handle!r}", hint=hint)
         return str(row["text"])

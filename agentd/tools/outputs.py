@@ -37,7 +37,7 @@ def read_output_tool(outputs: Outputs) -> Tool:
 
         A cut output ends with its handle, such as out-12; give it here with the line to start from.
         """
-        found = outputs.get(handle.strip()).splitlines()
+        found = outputs.get(handle.strip(), ctx.task).splitlines()
         part = found[start - 1 : start - 1 + lines]
         if not part:
             raise ToolFailed(f"{handle} has {len(found)} lines, none from {start} on", hint="start earlier")

@@ -45,3 +45,10 @@ def test_an_unknown_handle(outputs: Outputs, handle: str) -> None:
     with pytest.raises(NotFound, match="there is no output") as caught:
         outputs.get(handle)
     assert "out-12" in caught.value.hint
+
+
+def test_a_task_does_not_get_the_output_of_another(outputs: Outputs) -> None:
+    handle = outputs.put("t1", "secret")
+    assert outputs.get(handle, "t1") == "secret"
+    with pytest.raises(NotFound):
+        outputs.get(handle, "t2")
