@@ -222,28 +222,110 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionCall:
+    """A call that a model asks its client to make; `arguments` is JSON as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
     role: Literal["system", "user", "assistant", "tool"]
     content: str
+    name: str = ""
+    tool_calls: tuple[FunctionCall, ...] = ()
+    """For an assistant's message."""
+    tool_call_id: str = ""
+    """For a tool's message: the call that it answers."""
+
+
+class Priority(StrEnum):
+    """Somebody waits for the reply, or nobody does before the morning."""
+
+    INTERACTIVE = "interactive"
+    NIGHT = "night"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRequest:
-    """One request to a model. At most one of `schema` (JSON Schema) and `choices` constrains the reply."""
+    """One request to a model. At most one of `schema`, `grammar` and `choices` constrains the reply."""
 
     messages: tuple[Message, ...] = ()
     prompt: str | None = None
     """Raw completion instead of chat; excludes `messages`."""
+    suffix: str | None = None
+    """With `prompt`: the text that follows the hole which the model is to fill."""
+    tools: tuple[JsonObject, ...] = ()
+    """Functions that the model may call: `name`, `description`, `parameters` (JSON Schema)."""
+    tool_choice: Literal["none", "auto", "required"] = "auto"
     max_tokens: int = 512
     temperature: float = 0.0
+    top_p: float = 0.95
+    top_k: int = 40
+    """0 for no limit."""
+    min_p: float = 0.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repeat_penalty: float = 1.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    """Added to the logit of a token; -100 or less forbids it."""
+    logprobs: int | None = None
+    """How many alternatives to give for each token; 0 gives the token's own only."""
     seed: int = 0
     stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
     schema: JsonObject | None = None
+    """JSON Schema."""
+    grammar: str | None = None
+    """A grammar in Lark's notation, or in GBNF."""
     choices: tuple[str, ...] | None = None
+    think: bool = False
+    """Let a model that can think do so before it replies."""
     client: str = ""
-    """Whose request it is (a task id); the worker serves clients in turn."""
+    """Whose request it is (a task id); clients are served in turn."""
+    priority: Priority = Priority.INTERACTIVE
+    cache: bool = True
+    """An earlier reply to exactly this request may be given; only at temperature 0."""
+    hedge: bool = False
+    """A second server may be asked when the first is slow."""
     timeout: float = 600.0
     """Seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLogprob:
+    """One token of a reply. `bytes` are its own, as numbers; `top` has (text, log-probability), the likeliest first."""
+
+    token: str
+    logprob: float
+    bytes: tuple[int, ...] = ()
+    id: int = -1
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallDelta:
+    """A piece of call number `index`; `id` and `name` come with its first piece."""
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delta:
+    """What a reply grows by."""
+
+    text: str = ""
+    reasoning: str = ""
+    call: CallDelta | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+OnDelta: TypeAlias = Callable[[Delta], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,7 +335,15 @@ class ModelReply:
     prompt_tokens: int
     completion_tokens: int
     seconds: float
-    finish_reason: Literal["stop", "length", "cancelled"] = "stop"
+    finish_reason: Literal["stop", "length", "tool_calls", "cancelled"] = "stop"
+    reasoning: str = ""
+    """What the model thought before; no part of `text`."""
+    tool_calls: tuple[FunctionCall, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    reused_tokens: int = 0
+    """Tokens of the prompt that stood in the model's memory already."""
+    cached: bool = False
+    """An earlier reply to exactly this request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,7 +374,7 @@ class Model(Protocol):
     def chat(
         self,
         request: ModelRequest,
-        on_delta: Callable[[str], None] | None = None,
+        on_delta: OnDelta | None = None,
         cancel: threading.Event | None = None,
     ) -> ModelReply: ...
     def score(
@@ -300,9 +390,10 @@ class Model(Protocol):
 
 
 class Models(Protocol):
-    """Role -> the first model of the catalog that is there."""
+    """A role's model: the first of its candidates that is there and well. Or one by its name."""
 
     def for_role(self, role: str) -> Model: ...
+    def named(self, name: str) -> Model: ...
 
 
 # tools (MCP's words) --------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from agentd.types import (
     ModelProfile,
     ModelReply,
     ModelRequest,
+    OnDelta,
     Scope,
     Score,
     Usage,
@@ -64,7 +65,7 @@ class JournalledModel:
     def chat(
         self,
         request: ModelRequest,
-        on_delta: Callable[[str], None] | None = None,
+        on_delta: OnDelta | None = None,
         cancel: threading.Event | None = None,
     ) -> ModelReply:
         self._limits.check()

