@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from agentd.agent.runner import Runner
 from agentd.backends.catalog import Catalog
 from agentd.backends.pool import Pool
+from agentd.backends.router import Router
 from agentd.clock import SystemClock
 from agentd.config import Settings
 from agentd.events import Bus
@@ -43,7 +44,7 @@ class App:
     tools: dict[str, Tool]
     gate: Gate
     catalog: Catalog
-    models: Pool
+    models: Router
     queue: Queue
     runner: Runner
     worker: Worker
@@ -83,7 +84,7 @@ def build(
     read_output = read_output_tool(outputs)
     tools = builtin() | {read_output.name: read_output}
     gate = Gate(tools | checks(), policy, audit, events.emit, outputs, clock)
-    models = Pool(catalog, settings.models, emit=events.emit)
+    models = Router(Pool(catalog, settings.models, emit=events.emit), lambda: catalog)
     queue = Queue(
         db, audit, events.emit, clock, defaults=_defaults(settings), lease_seconds=settings.tasks.lease_seconds
     )
