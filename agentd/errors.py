@@ -77,6 +77,22 @@ class ModelMissing(ModelError):
     code = "model.missing"
 
 
+class Busy(ModelError):
+    """More requests wait already than may; after `retry_after` seconds there may be room."""
+
+    code = "model.busy"
+
+    def __init__(self, message: str, *, hint: str = "", retry_after: float = 1.0) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
+
+
+class OutOfMemory(ModelError):
+    """There is not enough memory to load a model; a smaller plan may fit."""
+
+    code = "model.memory"
+
+
 class NoGrammar(ModelError):
     """The model cannot hold its reply to this JSON schema; without the schema it can reply."""
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from agentd.errors import AgentdError, BadInput
+from agentd.errors import AgentdError, BadInput, Busy
 from agentd.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -25,7 +27,9 @@ _STATUS = {
     "input.too_large": 413,
     "tool.failed": 422,
     "model.bad_reply": 502,
+    "model.busy": 503,
     "model.failed": 503,
+    "model.memory": 503,
     "model.missing": 503,
     "store.unusable": 503,
     "daemon.stopping": 503,
@@ -44,7 +48,9 @@ def answer(error: AgentdError) -> JSONResponse:
     """The answer that says what failed; usable as an ASGI application of its own."""
     status = _STATUS.get(error.code, 409 if error.code.startswith("task.") else 500)
     body = {"code": error.code, "message": error.message, "hint": error.hint}
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    if isinstance(error, Busy):
+        headers["Retry-After"] = str(math.ceil(error.retry_after))
     return JSONResponse({"error": body}, status_code=status, headers=headers)
 
 
