@@ -66,6 +66,43 @@ class ModelSettings(Section):
     threads: int = Field(0, ge=0, le=1024, description="Threads of a model; 0 takes all cores but one.")
 
 
+class RouterSettings(Section):
+    """How a request finds a model, and what happens when a server fails."""
+
+    prefer: Literal["order", "price", "quality"] = Field(
+        "order", description="Which candidate of a role comes first: as the catalog says, the cheapest, or the best."
+    )
+    tries: int = Field(3, ge=1, le=10, description="How often a request is sent to one model before the next is asked.")
+    patience: float = Field(
+        5.0, ge=0, le=600, description="Most seconds to wait for a server that asks for time, when others are there."
+    )
+    failures: int = Field(3, ge=1, le=100, description="Failures in a row after which a server is left alone.")
+    rest: float = Field(
+        5.0,
+        ge=0.1,
+        le=3600,
+        description="Seconds for which it is left alone at first; doubled each time it fails again.",
+    )
+    longest_rest: float = Field(120.0, ge=0.1, le=86_400, description="Most seconds for which it is left alone.")
+    hedge_after: float = Field(
+        0.0,
+        ge=0,
+        le=600,
+        description="Seconds after which a hedged request asks a second server; 0 takes what 95 % of the first's take.",
+    )
+    draft_confidence: float = Field(
+        0.8, ge=0, le=1, description="Mean probability of its tokens from which a draft model's reply is taken."
+    )
+
+
+class CacheSettings(Section):
+    """Replies of models that are kept and given again to exactly the same request at temperature 0."""
+
+    enabled: bool = Field(True, description="Keep replies and give them again.")
+    max_mb: int = Field(64, ge=1, le=16_384, description="MiB of replies; those unused for the longest time go.")
+    max_age_days: float = Field(30.0, gt=0, le=3650, description="Days after which a reply is forgotten.")
+
+
 class StoreSettings(Section):
     """The database file."""
 
@@ -102,6 +139,8 @@ class Settings(Places, BaseModel):
     agent: AgentSettings = AgentSettings()
     policy: PolicySettings = PolicySettings()
     models: ModelSettings = ModelSettings()
+    router: RouterSettings = RouterSettings()
+    cache: CacheSettings = CacheSettings()
     store: StoreSettings = StoreSettings()
     log: LogSettings = LogSettings()
     tasks: TaskSettings = TaskSettings()
