@@ -18,12 +18,16 @@ from agentd.types import (
     ModelReply,
     ModelRequest,
     OnDelta,
+    Origin,
+    Priority,
     Scope,
     Score,
     Usage,
 )
 
 Record: TypeAlias = Callable[[str, str, JsonObject], Any]
+
+_NOBODY_WAITS = frozenset({Origin.WATCH, Origin.SCHEDULE, Origin.EVAL})
 
 
 class JournalledModel:
@@ -69,7 +73,12 @@ class JournalledModel:
         cancel: threading.Event | None = None,
     ) -> ModelReply:
         self._limits.check()
-        request = replace(request, client=self._scope.task, timeout=self._remaining(request.timeout))
+        request = replace(
+            request,
+            client=self._scope.task,
+            priority=Priority.NIGHT if self._scope.origin in _NOBODY_WAITS else request.priority,
+            timeout=self._remaining(request.timeout),
+        )
 
         def do() -> JsonObject:
             return asdict(self._model.chat(request, on_delta, cancel or self._scope.cancel))
