@@ -7,6 +7,8 @@ class AgentdError(Exception):
     """Something failed that a person can understand: `message` (what, with the value, and what exists) and `hint`."""
 
     code = "error"
+    retry_after: float | None = None
+    """Seconds after which another try may succeed, where that is known."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -71,6 +73,10 @@ class ModelError(AgentdError):
     """A model could not be loaded, crashed, or gave nothing usable."""
 
     code = "model.failed"
+    retryable = False
+    """The same request may succeed a moment later, or elsewhere."""
+    sent = False
+    """Part of the reply has reached the listener already, so that asking again would repeat it."""
 
 
 class ModelMissing(ModelError):
@@ -81,6 +87,7 @@ class Busy(ModelError):
     """More requests wait already than may; after `retry_after` seconds there may be room."""
 
     code = "model.busy"
+    retryable = True
 
     def __init__(self, message: str, *, hint: str = "", retry_after: float = 1.0) -> None:
         super().__init__(message, hint=hint)
@@ -91,6 +98,44 @@ class OutOfMemory(ModelError):
     """There is not enough memory to load a model; a smaller plan may fit."""
 
     code = "model.memory"
+
+
+class ServerDown(ModelError):
+    """A model's server cannot be reached: nobody listens, its name is unknown, its certificate is wrong."""
+
+    code = "model.unreachable"
+    retryable = True
+
+
+class ServerFailed(ModelError):
+    """A model's server says that something went wrong on its side."""
+
+    code = "model.server_failed"
+    retryable = True
+
+
+class ServerRefused(ModelError):
+    """A model's server does not take the request: wrong key, unknown model, a form that it does not know."""
+
+    code = "model.refused"
+
+    def __init__(self, message: str, *, hint: str = "", status: int = 400) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+
+
+class BrokenReply(ModelError):
+    """A server's reply broke off, or is not what such a server sends; a part of it is never given out as the whole."""
+
+    code = "model.broken_reply"
+    retryable = True
+
+
+class TooSlow(ModelError):
+    """A model's server gave no sign of life for too long, or the time of the request is over."""
+
+    code = "model.too_slow"
+    retryable = True
 
 
 class NoGrammar(ModelError):

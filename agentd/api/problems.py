@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from agentd.errors import AgentdError, BadInput, Busy
+from agentd.errors import AgentdError, BadInput
 from agentd.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -25,12 +25,18 @@ _STATUS = {
     "conflict": 409,
     "daemon.already_running": 409,
     "input.too_large": 413,
+    "api.rate_limited": 429,
     "tool.failed": 422,
     "model.bad_reply": 502,
+    "model.broken_reply": 502,
     "model.busy": 503,
     "model.failed": 503,
     "model.memory": 503,
     "model.missing": 503,
+    "model.refused": 502,
+    "model.server_failed": 502,
+    "model.too_slow": 504,
+    "model.unreachable": 503,
     "store.unusable": 503,
     "daemon.stopping": 503,
     "daemon.unreachable": 503,
@@ -49,7 +55,7 @@ def answer(error: AgentdError) -> JSONResponse:
     status = _STATUS.get(error.code, 409 if error.code.startswith("task.") else 500)
     body = {"code": error.code, "message": error.message, "hint": error.hint}
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
-    if isinstance(error, Busy):
+    if error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
     return JSONResponse({"error": body}, status_code=status, headers=headers)
 
