@@ -361,6 +361,10 @@ class ModelProfile:
     context: int = 8192
     compact: bool = False
     think: bool = False
+    dialect: str | None = None
+    """How it writes calls of tools; None for what its chat template and a probe say."""
+    sampling: Mapping[str, float] = field(default_factory=dict)
+    """What a request that says nothing of it takes: temperature, top_p, top_k, min_p, repeat_penalty."""
 
 
 @runtime_checkable

