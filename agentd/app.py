@@ -13,6 +13,7 @@ from agentd.config import Settings
 from agentd.events import Bus
 from agentd.home import defaults_dir
 from agentd.policy.engine import PolicyEngine
+from agentd.security.keys import ApiKeys
 from agentd.store.audit import Audit
 from agentd.store.db import Database
 from agentd.store.eventlog import EventLog
@@ -40,6 +41,7 @@ class App:
     bus: Bus
     events: EventLog
     outputs: Outputs
+    keys: ApiKeys
     policy: PolicyEngine
     tools: dict[str, Tool]
     gate: Gate
@@ -105,6 +107,7 @@ def build(
         bus=bus,
         events=events,
         outputs=outputs,
+        keys=ApiKeys(db, clock),
         policy=policy,
         tools=tools,
         gate=gate,

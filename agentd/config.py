@@ -33,6 +33,12 @@ class ApiSettings(Section):
     tcp: bool = Field(False, description="Listen on TCP as well. Windows, which has no unix sockets, always does.")
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on; keep it a loopback address.")
     port: int = Field(8765, ge=0, le=65535, description="TCP port; 0 lets the system choose a free one.")
+    cors_origins: list[str] = Field(
+        [], description="Web pages elsewhere that may call over TCP, such as http://localhost:3000; none by default."
+    )
+    requests_per_minute: int = Field(
+        6000, ge=0, description="Requests of one key over TCP in a minute, at once or spread; 0 for no limit."
+    )
 
 
 class AgentSettings(Section):

@@ -11,6 +11,7 @@ import signal
 import socket
 import stat
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -19,11 +20,13 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from agentd import telemetry
 from agentd.api.auth import LOOPBACK, AsgiApp, TokenGuard, ensure_token
 from agentd.api.http import create_app
 from agentd.api.problems import answer
+from agentd.api.rate import RateLimit
 from agentd.app import App, build
 from agentd.config import ApiSettings, Settings, load_settings
 from agentd.errors import AgentdError, AlreadyRunning, ConfigError
@@ -95,7 +98,7 @@ async def _answer_requests(app: App, listeners: Listeners, switch: Switch) -> No
     if listeners.unix is not None:
         jobs.append(_Server(api, api, switch).serve([listeners.unix]))
     if listeners.tcp is not None:
-        jobs.append(_Server(api, _guarded(api, listeners, app.settings.api), switch).serve([listeners.tcp]))
+        jobs.append(_Server(api, _guarded(api, app, listeners), switch).serve([listeners.tcp]))
     await asyncio.gather(*jobs)
 
 
@@ -131,10 +134,24 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def _guarded(api: FastAPI, listeners: Listeners, settings: ApiSettings) -> TokenGuard:
+def _guarded(api: FastAPI, app: App, listeners: Listeners) -> AsgiApp:
+    """What answers on the TCP port."""
     assert listeners.tcp is not None
-    port = listeners.tcp.getsockname()[1]
-    return TokenGuard(api, listeners.token, {*LOOPBACK, settings.host}, port, answer)
+    settings, port = app.settings.api, listeners.tcp.getsockname()[1]
+    limited = RateLimit(api, lambda: app.settings.api.requests_per_minute, time.monotonic, answer)
+    guard = TokenGuard(
+        limited,
+        listeners.token,
+        {*LOOPBACK, settings.host},
+        port,
+        answer,
+        knows=app.keys.knows,
+        origins=settings.cors_origins,
+    )
+    if not settings.cors_origins:
+        return guard
+    # Outside the guard, because a browser asks whether it may without showing the token.
+    return CORSMiddleware(guard, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"])
 
 
 @contextmanager

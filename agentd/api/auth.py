@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
-from agentd.errors import Denied, Unauthorised
+from agentd.errors import AgentdError, Denied, Unauthorised
 from agentd.home import make_private
 
 Message: TypeAlias = MutableMapping[str, Any]
@@ -18,6 +18,10 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 AsgiApp: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+PUBLIC = ("/health", "/v1/health")
+"""Paths that need no token: they say that somebody is there, and nothing else."""
+OWNERS = "/api"
+"""What lies below is opened by the home's own token only."""
 
 
 def ensure_token(path: Path) -> str:
@@ -39,34 +43,57 @@ def ensure_token(path: Path) -> str:
 class TokenGuard:
     """Lets a request through to `app` that carries the token and was meant for this very host and port.
 
-    Host and Origin are checked because a web page anywhere can make a browser send requests to this machine.
+    Host and Origin are checked because a web page anywhere can make a browser send requests to this machine; `origins`
+    are pages elsewhere that may. `knows` says whether a text is one of the named keys, which open everything but the
+    owner's own endpoints.
     """
 
     def __init__(
-        self, app: AsgiApp, token: str, hosts: Iterable[str], port: int, refuse: Callable[..., AsgiApp]
+        self,
+        app: AsgiApp,
+        token: str,
+        hosts: Iterable[str],
+        port: int,
+        refuse: Callable[..., AsgiApp],
+        *,
+        knows: Callable[[str], bool] = lambda key: False,
+        origins: Iterable[str] = (),
     ) -> None:
         self._app = app
         self._token = token.encode()
         self._names = {f"[{host}]" if ":" in host else host for host in hosts}
         self._port = port
         self._refuse = refuse
+        self._knows = knows
+        self._origins = frozenset(origins)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
+        problem = self._problem(scope) if scope["type"] in ("http", "websocket") else None
+        if problem is None:
+            await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            # Closed before it was accepted: the server answers the handshake with 403.
+            await send({"type": "websocket.close", "code": 1008, "reason": problem.message})
+        else:
+            await self._refuse(problem)(scope, receive, send)
+
+    def _problem(self, scope: Message) -> AgentdError | None:
         headers = {bytes(name).lower(): bytes(value) for name, value in scope["headers"]}
-        app = self._app
         if not self._is_ours(headers.get(b"host", b"").decode("latin-1")):
-            app = self._refuse(Denied("the Host header names another machine", hint=f"use one of {self._listed()}"))
-        elif not self._same_origin(headers.get(b"origin")):
-            app = self._refuse(Denied("the request comes from a page of another site"))
-        elif not self._knows_token(headers.get(b"authorization", b"")):
-            app = self._refuse(
-                Unauthorised(
-                    "the token is missing or wrong", hint="send the header Authorization: Bearer TOKEN; `agentd token`"
-                )
-            )
-        await app(scope, receive, send)
+            return Denied("the Host header names another machine", hint=f"use one of {self._listed()}")
+        if not self._same_origin(headers.get(b"origin")):
+            return Denied("the request comes from a page of another site", hint="list it in api.cors_origins")
+        if scope["path"] in PUBLIC:
+            return None
+        key = _key(headers)
+        if secrets.compare_digest(key, self._token):
+            return None
+        if not self._knows(key.decode("latin-1")):
+            hint = "send the header Authorization: Bearer TOKEN; `agentd token`"
+            return Unauthorised("the token is missing or wrong", hint=hint)
+        if scope["path"] == OWNERS or scope["path"].startswith(f"{OWNERS}/"):
+            return Denied(f"this key does not open {OWNERS}", hint="the token of the home does; `agentd token`")
+        return None
 
     def _is_ours(self, host: str) -> bool:
         return host.lower() in {f"{name}:{self._port}" for name in self._names} | (
@@ -76,12 +103,16 @@ class TokenGuard:
     def _same_origin(self, origin: bytes | None) -> bool:
         if origin is None:
             return True
+        if origin.decode("latin-1") in self._origins:
+            return True
         parts = urlsplit(origin.decode("latin-1"))
         return parts.scheme == "http" and self._is_ours(parts.netloc)
 
-    def _knows_token(self, header: bytes) -> bool:
-        scheme, _, given = header.partition(b" ")
-        return scheme.lower() == b"bearer" and secrets.compare_digest(given.strip(), self._token)
-
     def _listed(self) -> str:
         return ", ".join(sorted(f"{name}:{self._port}" for name in self._names))
+
+
+def _key(headers: dict[bytes, bytes]) -> bytes:
+    """What the client shows: a bearer token, or the header X-Api-Key."""
+    scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+    return given.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"").strip()

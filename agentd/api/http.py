@@ -8,8 +8,9 @@ from collections.abc import Callable
 from fastapi import FastAPI
 
 from agentd import __version__
-from agentd.api import daemon, parts, problems, tasks
+from agentd.api import access, daemon, parts, problems, tasks
 from agentd.api.limits import BodyLimit
+from agentd.api.request_id import RequestId
 from agentd.api.sse import Ticker
 from agentd.app import App
 
@@ -35,6 +36,7 @@ def create_app(app: App, *, shut_down: Callable[[], None] = lambda: None, url: s
     api.state.stopping = threading.Event()
     problems.install(api)
     api.add_middleware(BodyLimit)
-    for part in (tasks, parts, daemon):
+    api.add_middleware(RequestId)
+    for part in (tasks, parts, access, daemon):
         api.include_router(part.router)
     return api

@@ -79,6 +79,9 @@ class Client:
         """`options`: `headers`, and `timeout` in seconds for the reply."""
         return self._call("POST", path, body=body or {}, **options)
 
+    def delete(self, path: str, **query: object) -> Any:
+        return self._call("DELETE", path, query=query)
+
     def task(self, task_id: str) -> dict[str, Any]:
         found: dict[str, Any] = self.get(f"/api/tasks/{quote(task_id, safe='')}")
         return found

@@ -35,6 +35,7 @@ _SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "serve": ("agentd.cli.process:serve", "Run the daemon in the foreground."),
         "url": ("agentd.cli.status:url", "Where the daemon listens."),
         "token": ("agentd.cli.token:token", "The token for its TCP port."),
+        "key": ("agentd.cli.keys:group", "Keys for programs that use the TCP port."),
         "backup": ("agentd.cli.status:backup", "Copy the database while the daemon runs."),
     },
     "Parts": {

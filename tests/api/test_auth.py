@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import stat
 from pathlib import Path
 
@@ -77,3 +78,43 @@ def test_an_empty_token_lets_nobody_in(tmp_path: Path) -> None:
     path.write_text("\n")
     with pytest.raises(Unauthorised, match="empty"):
         ensure_token(path)
+
+
+def let_in_by(knows: str, path: str, headers: dict[str, str]) -> int:
+    keyed = TokenGuard(inside, TOKEN, ["127.0.0.1"], 8765, answer, knows=lambda key: key == knows)
+    return call(keyed, path, headers={"Host": "127.0.0.1:8765"} | headers).status
+
+
+def test_named_keys_open_all_but_the_owners_endpoints() -> None:
+    shown = {"Authorization": "Bearer sk-editor"}
+    assert let_in_by("sk-editor", "/v1/models", shown) == 200
+    assert let_in_by("sk-editor", "/v1/models", {"X-Api-Key": "sk-editor"}) == 200
+    assert let_in_by("sk-editor", "/api/shutdown", shown) == 403
+    assert let_in_by("sk-editor", "/api", shown) == 403
+    assert let_in_by("sk-other", "/v1/models", shown) == 401
+
+
+def test_that_somebody_is_there_is_no_secret() -> None:
+    assert let_in_by("", "/health", {}) == 200
+    assert let_in_by("", "/health", {"Host": "evil.example"}) == 403
+
+
+def test_pages_that_are_listed_may_call() -> None:
+    page = {"Origin": "http://localhost:3000"}
+    open_to = TokenGuard(inside, TOKEN, ["127.0.0.1"], 8765, answer, origins=["http://localhost:3000"])
+    assert call(open_to, headers=GOOD | page).status == 200
+    assert call(open_to, headers=GOOD | {"Origin": "http://localhost:3001"}).status == 403
+
+
+def test_a_websocket_without_a_token_is_closed_before_it_opens() -> None:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    scope = {"type": "websocket", "path": "/ws/completions", "headers": [(b"host", b"127.0.0.1:8765")]}
+    asyncio.run(guard(scope, receive, send))
+    assert [message["type"] for message in sent] == ["websocket.close"]
