@@ -203,7 +203,8 @@ class _Header:
             if value is not None:
                 metadata[key] = value
         found = [self._tensor() for _ in range(tensors)]
-        align = int(metadata.get("general.alignment", 32)) or 32
+        given = metadata.get("general.alignment")
+        align = given if isinstance(given, int) and given > 0 else 32
         start = -(-self._at // align) * align
         placed = {name: Tensor(shape=shape, kind=kind, start=start + offset) for name, shape, kind, offset in found}
         return GgufFile(path=self._path, bytes=size, metadata=metadata, lengths=lengths, tensors=placed)

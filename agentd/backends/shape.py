@@ -20,7 +20,7 @@ _STATE_BYTES = 4
 _FORMATS = (
     "F32 F16 Q4_0 Q4_1 - - - Q8_0 Q5_0 Q5_1 Q2_K Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M Q5_K_S Q5_K_M Q6_K IQ2_XXS IQ2_XS "
     "Q2_K_S IQ3_XS IQ3_XXS IQ1_S IQ4_NL IQ3_S IQ3_M IQ2_S IQ2_M IQ4_XS IQ1_M BF16 - - - TQ1_0 TQ2_0 MXFP4 NVFP4 Q1_0"
-).split()
+)
 """File types in the order of llama.cpp's numbers."""
 
 
@@ -121,8 +121,9 @@ def shape_of(metadata: Mapping[str, Any], lengths: Mapping[str, int], sizes: Map
 
 
 def _quantisation(number: Any) -> str:
-    known = isinstance(number, int) and 0 <= number < len(_FORMATS)
-    return _FORMATS[number].strip("-") if known else ""
+    names = _FORMATS.split()
+    known = isinstance(number, int) and 0 <= number < len(names)
+    return names[number].strip("-") if known else ""
 
 
 class _Numbers:
