@@ -192,7 +192,8 @@ class _Header:
                 f"model {self._path} is damaged: its header counts {tensors} tensors and {entries} entries",
                 hint="download or copy it again",
             )
-        metadata, lengths = {}, {}
+        metadata: dict[str, Any] = {}
+        lengths: dict[str, int] = {}
         for _ in range(entries):
             key = self._string().decode()
             kind = self._number("<I")
