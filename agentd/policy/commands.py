@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from agentd.errors import BadInput
+from agentd.policy.hosts import host_port, split_target
 from agentd.policy.patterns import END
 from agentd.types import Action
 
@@ -21,6 +22,8 @@ class Shape(Enum):
     """A path below the workspace."""
     ARGV = "argv"
     """A command."""
+    HOST = "host"
+    """A server, as HOST:PORT."""
     BARE = "bare"
     """Nothing that a rule could tell apart."""
 
@@ -35,6 +38,7 @@ KINDS: dict[str, Shape] = {
     "test.run": Shape.ARGV,
     "shell.exec": Shape.ARGV,
     "check.exec": Shape.ARGV,
+    "model.send": Shape.HOST,
 }
 """Every kind of action that a rule can name."""
 
@@ -60,6 +64,8 @@ class Subject:
     """The words of a command, each ended by NUL, the first being `program`."""
     paths: tuple[str, ...] = ()
     """Folded: the path, or whatever in a command's words may be one."""
+    host: str = ""
+    """HOST:PORT."""
     outside: bool = False
     """Names something outside the workspace."""
     malformed: str = ""
@@ -92,6 +98,8 @@ def subject_of(action: Action) -> Subject:
         return _path_subject(action.target)
     if shape is Shape.ARGV:
         return _command_subject(action.argv)
+    if shape is Shape.HOST:
+        return _host_subject(action.target)
     return Subject()
 
 
@@ -116,6 +124,13 @@ def _path_subject(path: str) -> Subject:
         return Subject(malformed="A path must not be empty, hold a NUL or be longer than any file system takes.")
     outside = path[0] in "/~\\" or _DRIVE.match(path) is not None or _goes_up(path)
     return Subject(paths=(fold(path),), outside=outside)
+
+
+def _host_subject(target: str) -> Subject:
+    try:
+        return Subject(host=host_port(*split_target(target)))
+    except ValueError as error:
+        return Subject(malformed=f"Not a server that could be judged: {error}.")
 
 
 def _command_subject(argv: tuple[str, ...]) -> Subject:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agentd.errors import PolicyError
-from agentd.policy.commands import KINDS, Subject, subject_of
+from agentd.policy.commands import KINDS, Shape, Subject, subject_of
 from agentd.policy.rules import Level, Rule, load_levels, load_rules
 from agentd.types import AccessLevel, Action, Decision, Origin, Ruling
 
@@ -106,6 +106,11 @@ class PolicyEngine:
         """What the owner could change, since no rule speaks of the action."""
         if action.kind not in KINDS:
             return f"No rule knows the action {action.kind!r}, and what no rule allows is denied."
+        if KINDS[action.kind] is Shape.HOST:
+            return (
+                f"No rule lets data leave for {subject.host}, and what no rule allows is denied; "
+                "a rule for model.send in policies/default.yaml can allow it."
+            )
         here = self.levels[level].name
         for higher in self.levels[level + 1 :]:
             decision = self._decide(action.kind, subject, higher.level, origin)

@@ -12,6 +12,7 @@ from ruamel.yaml.nodes import Node, ScalarNode, SequenceNode
 from agentd.errors import BadInput
 from agentd.policy.commands import KINDS, Shape, Subject, action_of, subject_of
 from agentd.policy.document import Document, nearest
+from agentd.policy.hosts import host_pattern
 from agentd.policy.patterns import PatternError, argv_pattern, path_pattern, programs_of
 from agentd.types import AccessLevel, Action, Decision, Origin, Ruling
 
@@ -35,6 +36,7 @@ class Match:
     argv: re.Pattern[str] | None = None
     path: re.Pattern[str] | None = None
     not_path: re.Pattern[str] | None = None
+    host: re.Pattern[str] | None = None
     shown: str = ""
     """The pattern as it was written."""
 
@@ -42,6 +44,8 @@ class Match:
         """Whether an action of one of `kinds` fits."""
         if self.argv is not None and not self.argv.fullmatch(subject.line):
             return False
+        if self.host is not None:
+            return self.host.fullmatch(subject.host) is not None
         if self.path is None:
             return True
         for path in subject.paths:
@@ -129,11 +133,13 @@ def _rule(document: Document, node: Node, level: AccessLevel | None) -> Rule:
 
 
 def _match(document: Document, node: Node, ruling: Ruling, level: AccessLevel | None) -> Match:
-    optional = ("argv", "flags", "operands", "path", "not_path", "level", "origin")
+    optional = ("argv", "flags", "operands", "path", "not_path", "host", "level", "origin")
     parts = document.entries(node, "match", ("action",), optional)
     kinds = _kinds(document, parts["action"])
     shapes = {KINDS[kind] for kind in kinds}
     _check_shape(document, node, parts, shapes, ruling)
+    if Shape.HOST in shapes:
+        _check_host(document, node, parts, level)
     return Match(
         kinds=kinds,
         span=_span(document, parts.get("level"), level),
@@ -142,7 +148,8 @@ def _match(document: Document, node: Node, ruling: Ruling, level: AccessLevel | 
         argv=_argv(document, parts) if "argv" in parts else None,
         path=_globs(document, parts["path"]) if "path" in parts else None,
         not_path=_globs(document, parts["not_path"]) if "not_path" in parts else None,
-        shown=_shown(parts.get("argv") or parts.get("path")),
+        host=_hosts(document, parts["host"]) if "host" in parts else None,
+        shown=_shown(parts.get("argv") or parts.get("path") or parts.get("host")),
     )
 
 
@@ -158,15 +165,26 @@ def _check_shape(document: Document, node: Node, parts: dict[str, Node], shapes:
     """Each kind of action has its own pattern; one that could never fit, or would fit too much, is a mistake."""
     if "argv" in parts and shapes != {Shape.ARGV}:
         document.fail(parts["argv"], "argv is for actions that run a command")
-    if "path" in parts and Shape.BARE in shapes:
+    if "path" in parts and shapes & {Shape.BARE, Shape.HOST}:
         document.fail(parts["path"], "path is for actions on files and commands")
+    if "host" in parts and shapes != {Shape.HOST}:
+        document.fail(parts["host"], "host is for actions on servers")
     if "path" in parts and Shape.ARGV in shapes and ruling is Ruling.ALLOW:
         document.fail(parts["path"], "a command is not allowed by one path that it names", "allow it by argv")
-    if shapes != {Shape.BARE} and "argv" not in parts and "path" not in parts:
-        document.fail(node, "match lacks a pattern", "add path or argv; '**' means any")
+    if shapes != {Shape.BARE} and not parts.keys() & {"argv", "path", "host"}:
+        document.fail(node, "match lacks a pattern", "add path, argv ('**' means any) or, for servers, host")
     for key, needed in (("flags", "argv"), ("operands", "argv"), ("not_path", "path")):
         if key in parts and needed not in parts:
             document.fail(parts[key], f"{key} needs {needed}")
+
+
+def _check_host(document: Document, node: Node, parts: dict[str, Node], level: AccessLevel | None) -> None:
+    """What leaves the machine is no matter of a task's level or origin: such a rule would look narrower than it is."""
+    if level is not None:
+        document.fail(node, "a rule for servers holds at every level", "move it to default.yaml")
+    for key in ("level", "origin"):
+        if key in parts:
+            document.fail(parts[key], f"{key} does not go with servers", "leave it out")
 
 
 def _span(document: Document, node: Node | None, level: AccessLevel | None) -> Span:
@@ -213,6 +231,11 @@ def _listed(text: str) -> list[str]:
 def _globs(document: Document, node: Node) -> re.Pattern[str]:
     globs = document.texts(node, "path")
     return _compiled(document, node, lambda: path_pattern(globs))
+
+
+def _hosts(document: Document, node: Node) -> re.Pattern[str]:
+    globs = document.texts(node, "host")
+    return _compiled(document, node, lambda: host_pattern(globs))
 
 
 def _compiled(document: Document, node: Node, compile_it: Callable[[], re.Pattern[str]]) -> re.Pattern[str]:

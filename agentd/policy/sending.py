@@ -1,0 +1,37 @@
+"""Whether the text of a request may leave for a server."""
+
+from __future__ import annotations
+
+import json
+
+from agentd.errors import Denied
+from agentd.policy.engine import PolicyEngine
+from agentd.policy.hosts import host_port
+from agentd.types import AccessLevel, Action, Ruling
+
+KIND = "model.send"
+
+
+def check_sending(policy: PolicyEngine, host: str, port: int) -> None:
+    """`Denied` unless a rule allows sending there; the hint holds a rule that would."""
+    target = _target(host, port)
+    decision = policy.decide(Action(kind=KIND, target=target), level=AccessLevel.READ_ONLY)
+    if decision.ruling is not Ruling.ALLOW:
+        raise Denied(f"nothing may be sent to {target}: {decision.because}", hint=_how_to_allow(target))
+
+
+def _target(host: str, port: int) -> str:
+    try:
+        return host_port(host, port)
+    except ValueError:
+        return f"{host}:{port}"  # policy says what is wrong with it
+
+
+def _how_to_allow(target: str) -> str:
+    host, _, port = target.rpartition(":")
+    elsewhere = json.dumps(f"{host}:{2 if port == '1' else 1}")
+    rule = (
+        f"- {{match: {{action: {KIND}, host: {json.dumps(target)}}}, decision: allow, because: my server, "
+        f"examples: {{match: [{json.dumps(target)}], not_match: [{elsewhere}]}}}}"
+    )
+    return f"to allow it, add this line to policies/default.yaml and start the daemon again: {rule}"
