@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from agentd import telemetry
 from agentd.agent.runner import Runner
 from agentd.backends.catalog import Catalog
 from agentd.backends.pool import Pool
 from agentd.backends.router import Router
 from agentd.clock import SystemClock
 from agentd.config import Settings
+from agentd.config_file import LiveSettings
 from agentd.events import Bus
 from agentd.home import defaults_dir
 from agentd.policy.engine import PolicyEngine
@@ -34,7 +38,7 @@ from agentd.types import AccessLevel, Budget, Clock
 class App:
     """The parts of one daemon."""
 
-    settings: Settings
+    live: LiveSettings
     clock: Clock
     db: Database
     audit: Audit
@@ -50,6 +54,17 @@ class App:
     queue: Queue
     runner: Runner
     worker: Worker
+
+    @property
+    def settings(self) -> Settings:
+        """As they stand now."""
+        return self.live.current
+
+    def change_settings(self, changes: Mapping[str, Any]) -> list[str]:
+        """Write settings to the home's file and take up what can change live; see `LiveSettings.change`."""
+        waiting = self.live.change(changes)
+        telemetry.set_level(self.settings.log.level)
+        return waiting
 
     def start(self) -> None:
         """Queue again what the last daemon left unfinished, and begin to work."""
@@ -79,7 +94,7 @@ def build(
     catalog = Catalog.load(settings.models_dir, defaults_dir() / "models")
     if role_model is not None:
         catalog = catalog.only(role_model)
-    clock = clock or SystemClock()
+    clock, live = clock or SystemClock(), LiveSettings(settings)
     db = Database(settings.db_path, clock=clock, ballast_mb=settings.store.ballast_mb)
     audit, bus, outputs = Audit(db, clock), Bus(), Outputs(db, clock)
     events = EventLog(db, bus, clock)
@@ -88,7 +103,12 @@ def build(
     gate = Gate(tools | checks(), policy, audit, events.emit, outputs, clock)
     models = Router(Pool(catalog, settings.models, emit=events.emit), lambda: catalog)
     queue = Queue(
-        db, audit, events.emit, clock, defaults=_defaults(settings), lease_seconds=settings.tasks.lease_seconds
+        db,
+        audit,
+        events.emit,
+        clock,
+        defaults=lambda: _defaults(live.current),
+        lease_seconds=settings.tasks.lease_seconds,
     )
     runner = Runner(
         models=models,
@@ -97,10 +117,10 @@ def build(
         record=audit.record,
         emit=events.emit,
         clock=clock,
-        repeats=settings.agent.loop_repeats,
+        repeats=lambda: live.current.agent.loop_repeats,
     )
     return App(
-        settings=settings,
+        live=live,
         clock=clock,
         db=db,
         audit=audit,

@@ -18,9 +18,24 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from agentd.errors import BadInput, ConfigError, NotFound
 from agentd.home import Places, defaults_dir, find_home, make_private
 
-__all__ = ["Setting", "Settings", "config_template", "describe", "find_home", "init_home", "load_settings"]
+__all__ = [
+    "LIVE",
+    "Setting",
+    "Settings",
+    "config_template",
+    "describe",
+    "find_home",
+    "find_setting",
+    "init_home",
+    "load_settings",
+    "parse_settings",
+    "value_of",
+]
 
+FILE = "agentd.toml"
 _ENV_PREFIX = "AGENTD_"
+LIVE: Any = {"live": True}
+"""Marks a setting that takes effect at once when it is changed while the daemon runs."""
 
 
 class Section(BaseModel):
@@ -37,19 +52,28 @@ class ApiSettings(Section):
         [], description="Web pages elsewhere that may call over TCP, such as http://localhost:3000; none by default."
     )
     requests_per_minute: int = Field(
-        6000, ge=0, description="Requests of one key over TCP in a minute, at once or spread; 0 for no limit."
+        6000,
+        ge=0,
+        description="Requests of one key over TCP in a minute, at once or spread; 0 for no limit.",
+        json_schema_extra=LIVE,
     )
 
 
 class AgentSettings(Section):
     """What one task may use at most, unless the task says otherwise."""
 
-    steps: int = Field(40, ge=1, le=10_000, description="Turns of the model.")
-    tokens: int = Field(200_000, ge=100, description="Prompt and completion tokens together.")
-    seconds: float = Field(1800.0, gt=0, description="Seconds of wall clock.")
-    retries: int = Field(2, ge=0, le=20, description="New attempts at one step after it failed.")
+    steps: int = Field(40, ge=1, le=10_000, description="Turns of the model.", json_schema_extra=LIVE)
+    tokens: int = Field(200_000, ge=100, description="Prompt and completion tokens together.", json_schema_extra=LIVE)
+    seconds: float = Field(1800.0, gt=0, description="Seconds of wall clock.", json_schema_extra=LIVE)
+    retries: int = Field(
+        2, ge=0, le=20, description="New attempts at one step after it failed.", json_schema_extra=LIVE
+    )
     loop_repeats: int = Field(
-        3, ge=2, le=100, description="The same call with the same result this many times over ends the task as looped."
+        3,
+        ge=2,
+        le=100,
+        description="The same call with the same result this many times over ends the task as looped.",
+        json_schema_extra=LIVE,
     )
 
 
@@ -61,8 +85,11 @@ class PolicySettings(Section):
         ge=0,
         le=4,
         description="Access level of a task that names none: 0 read, 1 write, 2 run tests, 3 commit, 4 more shell.",
+        json_schema_extra=LIVE,
     )
-    max_level: int = Field(3, ge=0, le=4, description="No task gets a higher access level than this.")
+    max_level: int = Field(
+        3, ge=0, le=4, description="No task gets a higher access level than this.", json_schema_extra=LIVE
+    )
 
 
 class ModelSettings(Section):
@@ -121,7 +148,9 @@ class LogSettings(Section):
     """The log in `state/logs/agentd.log`."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least important kind of message to keep; debug also logs texts of files and models."
+        "info",
+        description="Least important kind of message to keep; debug also logs texts of files and models.",
+        json_schema_extra=LIVE,
     )
     format: Literal["json", "text"] = Field("json", description="One JSON object a line, or lines for people.")
 
@@ -156,9 +185,7 @@ class Settings(Places, BaseModel):
         if path in _sections():
             section: Section = getattr(self, path)
             return section.model_dump()
-        known = [setting.path for setting in describe()]
-        if path not in known:
-            raise NotFound(f"no setting {path!r}", hint=_nearest(path, [*known, *_sections()]))
+        find_setting(path)
         section_name, _, key = path.partition(".")
         return getattr(getattr(self, section_name), key)
 
@@ -172,6 +199,8 @@ class Setting:
     default: Any
     allowed: str
     description: str
+    live: bool
+    """Whether a running daemon takes a change up at once; the others wait for its next start."""
 
     @property
     def env(self) -> str:
@@ -192,7 +221,12 @@ def load_settings(home: Path, environ: Mapping[str, str] = os.environ) -> Settin
     """Read the settings of `home`. Every unknown name and wrong value is reported at once, in one `ConfigError`."""
     if home.exists() and not home.is_dir():
         raise ConfigError(f"the home {home} is not a folder", hint="name a folder with --home or AGENTD_HOME")
-    entries = [*_file_entries(home / "agentd.toml"), *_environment_entries(environ)]
+    return parse_settings(home, _text_of(home / FILE), environ)
+
+
+def parse_settings(home: Path, text: str, environ: Mapping[str, str]) -> Settings:
+    """The settings that `text`, as the file of `home`, would give."""
+    entries = [*_file_entries(home / FILE, text), *_environment_entries(environ)]
     values: dict[str, dict[str, Any]] = {}
     problems: list[tuple[str, str]] = []
     for entry in entries:
@@ -220,6 +254,14 @@ def describe() -> list[Setting]:
     return [_setting(name, key) for name, section in _sections().items() for key in section.model_fields]
 
 
+def find_setting(path: str) -> Setting:
+    """The setting at `agent.steps`; `NotFound` names the nearest."""
+    known = {setting.path: setting for setting in describe()}
+    if path not in known:
+        raise NotFound(f"no setting {path!r}", hint=_nearest(path, [*known, *_sections()]))
+    return known[path]
+
+
 def config_template() -> str:
     """An `agentd.toml` in which every setting stands as a comment with its default."""
     lines = ["# The settings of this home. Take the # away from a line to change it; `agentd config validate` checks."]
@@ -245,7 +287,7 @@ def init_home(folder: Path) -> list[Path]:
             made.append(folder / name)
     made += _copy_missing(defaults_dir() / "policies", folder / "policies", "*.yaml")
     made += _copy_missing(defaults_dir() / "models", folder / "models", "catalog.toml")
-    settings_file = folder / "agentd.toml"
+    settings_file = folder / FILE
     if not settings_file.exists():
         settings_file.write_text(config_template(), encoding="utf-8")
         made.append(settings_file)
@@ -278,21 +320,26 @@ def _setting(section: str, key: str) -> Setting:
         default=schema["default"],
         allowed=", ".join(allowed),
         description=schema["description"],
+        live=schema.get("live", False),
     )
 
 
-def _file_entries(path: Path) -> Iterator[_Entry]:
+def _text_of(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
-        data = tomllib.loads(text)
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        return
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}", hint="it must be a readable UTF-8 text") from None
+
+
+def _file_entries(path: Path, text: str) -> Iterator[_Entry]:
+    try:
+        data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"at line (\d+)", str(error))
         where = f"{path}:{line[1]}" if line else str(path)
         raise ConfigError(f"{where}: not TOML: {error}", hint='write `key = value`, texts in "quotes"') from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}", hint="it must be a readable UTF-8 text") from None
     for section, content in data.items():
         if not isinstance(content, dict):
             yield _Entry("", section, content, f"{path}:{_line_of(text, section)}")
@@ -308,10 +355,10 @@ def _environment_entries(environ: Mapping[str, str]) -> Iterator[_Entry]:
     for name, raw in sorted(environ.items()):
         section, double, key = name.removeprefix(_ENV_PREFIX).partition("__")
         if name.startswith(_ENV_PREFIX) and double:
-            yield _Entry(section.lower(), key.lower(), _from_text(raw), name)
+            yield _Entry(section.lower(), key.lower(), value_of(raw), name)
 
 
-def _from_text(raw: str) -> Any:
+def value_of(raw: str) -> Any:
     """A value as TOML would read it (`8`, `1.5`, `true`), else the text itself."""
     try:
         return tomllib.loads(f"value = {raw}")["value"]

@@ -55,7 +55,12 @@ def configure(settings: Settings, *, foreground: bool = False) -> None:
         handlers[1].setFormatter(_formatter(structlog.dev.ConsoleRenderer(colors=_colours(), pad_event_to=0)))
     for handler in handlers:
         logging.getLogger().addHandler(handler)
-    logging.getLogger("agentd").setLevel(settings.log.level.upper())
+    set_level(settings.log.level)
+
+
+def set_level(level: str) -> None:
+    """The least important kind of message to keep from now on."""
+    logging.getLogger("agentd").setLevel(level.upper())
 
 
 def close() -> None:

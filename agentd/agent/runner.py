@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,7 +70,7 @@ class Runner:
     record: Record
     emit: Record
     clock: Clock
-    repeats: int = 3
+    repeats: Callable[[], int] = lambda: 3
     _compact: Compact = field(init=False)
     _constrained: Constrained = field(init=False)
 
@@ -115,7 +115,7 @@ class Runner:
             models=self.models,
             gate=self.gate,
             limits=limits,
-            repeats=Repeats(self.repeats),
+            repeats=Repeats(self.repeats()),
             record=self.record,
             emit=self.emit,
         )

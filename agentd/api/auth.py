@@ -20,8 +20,8 @@ AsgiApp: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PUBLIC = ("/health", "/v1/health")
 """Paths that need no token: they say that somebody is there, and nothing else."""
-OWNERS = "/api"
-"""What lies below is opened by the home's own token only."""
+OWNERS = ("/api", "/v1/config")
+"""What lies there and below is opened by the home's own token only."""
 
 
 def ensure_token(path: Path) -> str:
@@ -91,8 +91,8 @@ class TokenGuard:
         if not self._knows(key.decode("latin-1")):
             hint = "send the header Authorization: Bearer TOKEN; `agentd token`"
             return Unauthorised("the token is missing or wrong", hint=hint)
-        if scope["path"] == OWNERS or scope["path"].startswith(f"{OWNERS}/"):
-            return Denied(f"this key does not open {OWNERS}", hint="the token of the home does; `agentd token`")
+        if any(f"{scope['path']}/".startswith(f"{place}/") for place in OWNERS):
+            return Denied(f"this key does not open {scope['path']}", hint="the token of the home does; `agentd token`")
         return None
 
     def _is_ours(self, host: str) -> bool:

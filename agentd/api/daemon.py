@@ -14,6 +14,7 @@ from agentd.api.deps import Core
 from agentd.errors import BadInput
 
 router = APIRouter(prefix="/api", tags=["daemon"])
+v1 = APIRouter(prefix="/v1", tags=["daemon"])
 
 
 class BackupBody(BaseModel):
@@ -21,6 +22,7 @@ class BackupBody(BaseModel):
     path: str
 
 
+@v1.get("/status")
 @router.get("/status")
 def status(core: Core, request: Request) -> dict[str, Any]:
     """Process, home, addresses, tasks in each state, and the models in memory."""

@@ -79,6 +79,9 @@ class Client:
         """`options`: `headers`, and `timeout` in seconds for the reply."""
         return self._call("POST", path, body=body or {}, **options)
 
+    def patch(self, path: str, body: Mapping[str, Any]) -> Any:
+        return self._call("PATCH", path, body=body)
+
     def delete(self, path: str, **query: object) -> Any:
         return self._call("DELETE", path, query=query)
 

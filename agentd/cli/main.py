@@ -47,7 +47,7 @@ _SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Set-up": {
         "doctor": ("agentd.cli.doctor:doctor", "Look for what is missing or wrong on this machine."),
         "init": ("agentd.cli.settings:init", "Make a folder a home."),
-        "config": ("agentd.cli.settings:group", "The settings: path, get, validate."),
+        "config": ("agentd.cli.settings:group", "The settings: get, set, path, validate."),
     },
 }
 _INTERRUPTED = 130

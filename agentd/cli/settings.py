@@ -11,10 +11,11 @@ import click
 
 from agentd.backends.catalog import Catalog
 from agentd.cli import output
-from agentd.cli.client import home_of
+from agentd.cli.client import Client, endpoint, home_of
 from agentd.cli.options import Group, Invocation, command
-from agentd.config import describe, init_home, load_settings
-from agentd.errors import AgentdError
+from agentd.config import describe, init_home, load_settings, value_of
+from agentd.config_file import change
+from agentd.errors import AgentdError, BadInput
 from agentd.home import defaults_dir
 from agentd.policy.engine import PolicyEngine
 
@@ -48,6 +49,28 @@ def get(invocation: Invocation, key: str | None) -> None:
         return
     rows = [(each.path, _shown(settings.get(each.path)), each.description) for each in describe()]
     output.data(output.table(rows, ("SETTING", "VALUE", "MEANING")))
+
+
+@command("set")
+@click.argument("assignments", metavar="KEY=VALUE...", nargs=-1, required=True)
+def set_(invocation: Invocation, assignments: tuple[str, ...]) -> None:
+    """Change settings in the home's file: agent.steps=50. An empty value gives the default back.
+
+    A running daemon takes up what it can; the rest waits for its next start, and is said so.
+    """
+    changes = dict(map(_assignment, assignments))
+    where = endpoint(invocation)
+    client = Client(where)
+    if client.answers():
+        found = client.patch("/v1/config", changes)
+    else:
+        change(home_of(invocation).home, changes)
+        found = {"changed": {}, "waiting": list(changes)}
+    if invocation.json:
+        output.data_json(found)
+    elif not invocation.quiet:
+        lines = [f"{path} = {_shown(value)}" for path, value in found["changed"].items()]
+        output.note("\n".join([*lines, *(f"{path}: from the daemon's next start on" for path in found["waiting"])]))
 
 
 @command("validate")
@@ -85,6 +108,13 @@ def init(invocation: Invocation, folder: Path | None) -> None:
         output.note("\n".join(f"made {each}" for each in made) or "nothing was missing")
 
 
+def _assignment(text: str) -> tuple[str, Any]:
+    path, equals, value = text.partition("=")
+    if not equals:
+        raise BadInput(f"{text!r} is no KEY=VALUE", hint="for example agent.steps=50")
+    return path.strip(), value_of(value) if value.strip() else None
+
+
 def _error_of(load: Callable[[], object]) -> AgentdError | None:
     try:
         load()
@@ -101,5 +131,5 @@ def _verdict(error: AgentdError | None) -> dict[str, Any]:
     return {"ok": True} if error is None else {"ok": False, "message": error.message, "hint": error.hint}
 
 
-for each in (path, get, validate):
+for each in (path, get, set_, validate):
     group.add_command(each)

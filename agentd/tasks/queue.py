@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import asdict, replace
 from typing import Any, TypeAlias
 
@@ -64,7 +64,7 @@ class Queue:
         emit: Emit,
         clock: Clock,
         *,
-        defaults: Defaults | None = None,
+        defaults: Callable[[], Defaults] = Defaults,
         lease_seconds: float = 60.0,
         noise: random.Random | None = None,
     ) -> None:
@@ -72,7 +72,7 @@ class Queue:
         self._audit = audit
         self._emit = emit
         self._clock = clock
-        self._defaults = defaults or Defaults()
+        self._defaults = defaults
         self._lease = lease_seconds
         self._noise = noise or random.SystemRandom()
         self._turn = threading.Condition()
@@ -93,7 +93,7 @@ class Queue:
         earlier = self._earlier(request)
         if earlier:
             return earlier
-        ready = accepted(request, self._defaults, self._clock.now(), self._known)
+        ready = accepted(request, self._defaults(), self._clock.now(), self._known)
         with self._db.transaction():
             earlier = self._earlier(request)  # another front end may have been faster
             if earlier:
@@ -144,7 +144,7 @@ class Queue:
         """
         old = self.get(task_id)
         request = self._again(old)
-        ready = accepted(request, self._defaults, self._clock.now(), self._known)
+        ready = accepted(request, self._defaults(), self._clock.now(), self._known)
         with self._db.transaction():
             self._check_retry(old)
             new_id = self._insert(ready, _digest(request), retry_of=old.id)
