@@ -8,6 +8,7 @@ from typing import Any
 
 from agentd import telemetry
 from agentd.agent.runner import Runner
+from agentd.backends.cache import ReplyCache
 from agentd.backends.catalog import Catalog
 from agentd.backends.pool import Pool
 from agentd.backends.router import Router
@@ -101,7 +102,14 @@ def build(
     read_output = read_output_tool(outputs)
     tools = builtin() | {read_output.name: read_output}
     gate = Gate(tools | checks(), policy, audit, events.emit, outputs, clock)
-    models = Router(Pool(catalog, settings.models, emit=events.emit), lambda: catalog)
+    models = Router(
+        Pool(catalog, settings.models, emit=events.emit),
+        lambda: catalog,
+        clock=clock,
+        settings=lambda: live.current.router,
+        cache=ReplyCache(db, clock, lambda: live.current.cache),
+        emit=events.emit,
+    )
     queue = Queue(
         db,
         audit,

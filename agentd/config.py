@@ -103,37 +103,63 @@ class RouterSettings(Section):
     """How a request finds a model, and what happens when a server fails."""
 
     prefer: Literal["order", "price", "quality"] = Field(
-        "order", description="Which candidate of a role comes first: as the catalog says, the cheapest, or the best."
+        "order",
+        description="Which candidate of a role comes first: as the catalog says, the cheapest, or the best.",
+        json_schema_extra=LIVE,
     )
-    tries: int = Field(3, ge=1, le=10, description="How often a request is sent to one model before the next is asked.")
+    tries: int = Field(
+        3,
+        ge=1,
+        le=10,
+        description="How often a request is sent to one model before the next is asked.",
+        json_schema_extra=LIVE,
+    )
     patience: float = Field(
-        5.0, ge=0, le=600, description="Most seconds to wait for a server that asks for time, when others are there."
+        5.0,
+        ge=0,
+        le=600,
+        description="Most seconds to wait for a server that asks for time, when others are there.",
+        json_schema_extra=LIVE,
     )
-    failures: int = Field(3, ge=1, le=100, description="Failures in a row after which a server is left alone.")
+    failures: int = Field(
+        3, ge=1, le=100, description="Failures in a row after which a server is left alone.", json_schema_extra=LIVE
+    )
     rest: float = Field(
         5.0,
         ge=0.1,
         le=3600,
         description="Seconds for which it is left alone at first; doubled each time it fails again.",
+        json_schema_extra=LIVE,
     )
-    longest_rest: float = Field(120.0, ge=0.1, le=86_400, description="Most seconds for which it is left alone.")
+    longest_rest: float = Field(
+        120.0, ge=0.1, le=86_400, description="Most seconds for which it is left alone.", json_schema_extra=LIVE
+    )
     hedge_after: float = Field(
         0.0,
         ge=0,
         le=600,
         description="Seconds after which a hedged request asks a second server; 0 takes what 95 % of the first's take.",
+        json_schema_extra=LIVE,
     )
     draft_confidence: float = Field(
-        0.8, ge=0, le=1, description="Mean probability of its tokens from which a draft model's reply is taken."
+        0.8,
+        ge=0,
+        le=1,
+        description="Mean probability of its tokens from which a draft model's reply is taken.",
+        json_schema_extra=LIVE,
     )
 
 
 class CacheSettings(Section):
     """Replies of models that are kept and given again to exactly the same request at temperature 0."""
 
-    enabled: bool = Field(True, description="Keep replies and give them again.")
-    max_mb: int = Field(64, ge=1, le=16_384, description="MiB of replies; those unused for the longest time go.")
-    max_age_days: float = Field(30.0, gt=0, le=3650, description="Days after which a reply is forgotten.")
+    enabled: bool = Field(True, description="Keep replies and give them again.", json_schema_extra=LIVE)
+    max_mb: int = Field(
+        64, ge=1, le=16_384, description="MiB of replies; those unused for the longest time go.", json_schema_extra=LIVE
+    )
+    max_age_days: float = Field(
+        30.0, gt=0, le=3650, description="Days after which a reply is forgotten.", json_schema_extra=LIVE
+    )
 
 
 class StoreSettings(Section):

@@ -24,6 +24,8 @@ class EventKind(StrEnum):
     TOOL_FINISHED = "ToolFinished"
     MODEL_CALLED = "ModelCalled"
     MODEL_LOADED = "ModelLoaded"
+    MODEL_SHRUNK = "ModelShrunk"
+    MODEL_SWITCHED = "ModelSwitched"
     ANSWER_GIVEN = "AnswerGiven"
 
 
