@@ -100,6 +100,13 @@ class OutOfMemory(ModelError):
     code = "model.memory"
 
 
+class WorkerDied(ModelError):
+    """A local model's process ended, was killed or hung while it served the request; the next one starts it again."""
+
+    code = "model.died"
+    retryable = True
+
+
 class ServerDown(ModelError):
     """A model's server cannot be reached: nobody listens, its name is unknown, its certificate is wrong."""
 

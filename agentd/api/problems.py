@@ -30,6 +30,7 @@ _STATUS = {
     "model.bad_reply": 502,
     "model.broken_reply": 502,
     "model.busy": 503,
+    "model.died": 503,
     "model.failed": 503,
     "model.memory": 503,
     "model.missing": 503,
