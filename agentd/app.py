@@ -9,7 +9,7 @@ from typing import Any
 from agentd import telemetry
 from agentd.agent.runner import Runner
 from agentd.backends.cache import ReplyCache
-from agentd.backends.catalog import Catalog
+from agentd.backends.catalog import LiveCatalog
 from agentd.backends.pool import Pool
 from agentd.backends.router import Router
 from agentd.clock import SystemClock
@@ -50,7 +50,7 @@ class App:
     policy: PolicyEngine
     tools: dict[str, Tool]
     gate: Gate
-    catalog: Catalog
+    catalog: LiveCatalog
     models: Router
     queue: Queue
     runner: Runner
@@ -92,9 +92,7 @@ def build(
     Raises `StoreError`, `PolicyError` or `ConfigError` for a home that cannot be used, `NotFound` for an unknown model.
     """
     policy = policy or PolicyEngine.load(settings.policies_dir)
-    catalog = Catalog.load(settings.models_dir, defaults_dir() / "models")
-    if role_model is not None:
-        catalog = catalog.only(role_model)
+    catalog = LiveCatalog(settings.models_dir, defaults_dir() / "models", only=role_model)
     clock, live = clock or SystemClock(), LiveSettings(settings)
     db = Database(settings.db_path, clock=clock, ballast_mb=settings.store.ballast_mb)
     audit, bus, outputs = Audit(db, clock), Bus(), Outputs(db, clock)
@@ -103,8 +101,8 @@ def build(
     tools = builtin() | {read_output.name: read_output}
     gate = Gate(tools | checks(), policy, audit, events.emit, outputs, clock)
     models = Router(
-        Pool(catalog, settings.models, emit=events.emit),
-        lambda: catalog,
+        Pool(catalog.current(), settings.models, emit=events.emit),
+        catalog.current,
         clock=clock,
         settings=lambda: live.current.router,
         cache=ReplyCache(db, clock, lambda: live.current.cache),

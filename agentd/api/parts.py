@@ -78,7 +78,7 @@ def call_tool(core: Core, request: Request, name: str, body: ToolCallBody) -> To
 @router.get("/models")
 def list_models(core: Core) -> dict[str, Any]:
     """The roles with their candidates in order, the models of the catalog, and which of them are in memory."""
-    return {"roles": core.catalog.roles, "models": core.models.describe(), "loaded": core.models.loaded()}
+    return {"roles": core.catalog.current().roles, "models": core.models.describe(), "loaded": core.models.loaded()}
 
 
 @router.get("/audit")
