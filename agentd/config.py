@@ -51,6 +51,16 @@ class ApiSettings(Section):
     cors_origins: list[str] = Field(
         [], description="Web pages elsewhere that may call over TCP, such as http://localhost:3000; none by default."
     )
+    workspace: str = Field(
+        "",
+        description="Folder for requests to the model agentd and to /tools that name none; empty for none.",
+        json_schema_extra=LIVE,
+    )
+    detach: bool = Field(
+        False,
+        description="A task of the model agentd goes on when its client goes away, instead of being cancelled.",
+        json_schema_extra=LIVE,
+    )
     requests_per_minute: int = Field(
         6000,
         ge=0,

@@ -62,7 +62,10 @@ class AccessLevel(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """The most a task may use: model turns, tokens, seconds of wall clock, and retries of one step."""
+    """The most a task may use: model turns, tokens, seconds of wall clock, and retries of one step.
+
+    Without any turn (`steps` 0) a task is planned, and its plan is its result.
+    """
 
     steps: int = 40
     tokens: int = 200_000
@@ -365,6 +368,8 @@ class ModelProfile:
     """How it writes calls of tools; None for what its chat template and a probe say."""
     sampling: Mapping[str, float] = field(default_factory=dict)
     """What a request that says nothing of it takes: temperature, top_p, top_k, min_p, repeat_penalty."""
+    edit_format: str | None = None
+    """`whole` for a model that had better write whole files, `patch` for one that had better say what changes."""
 
 
 @runtime_checkable

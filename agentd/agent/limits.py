@@ -33,7 +33,7 @@ class Limits:
     def check(self) -> None:
         if self._cancel.is_set():
             raise Cancelled("the task was cancelled")
-        if self.turns >= self.budget.steps:
+        if self.turns >= max(1, self.budget.steps):  # 0 turns: a plan, which is made before the first
             raise BudgetExceeded(f"all {self.budget.steps} turns are used", hint="raise agent.steps or split the task")
         if self.usage.tokens >= self.budget.tokens:
             raise BudgetExceeded(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from agentd.agent.context import brief, fill, shorten
 from agentd.agent.grounding import unsupported
 from agentd.agent.work import Work
-from agentd.types import CheckResult, Message, ModelRequest, Outcome, Report, StepState, TaskState
+from agentd.types import CheckResult, Message, ModelRequest, Outcome, Plan, Report, StepState, TaskState
 
 
 def done(work: Work, outcomes: Sequence[Outcome], checks: Sequence[CheckResult]) -> Report:
@@ -20,6 +20,15 @@ def done(work: Work, outcomes: Sequence[Outcome], checks: Sequence[CheckResult])
         return ended(work, TaskState.FAILED, reason, answer=_answer(work, outcomes), checks=every)
     state = TaskState.VERIFIED if every else TaskState.CLAIMED
     return ended(work, state, "", answer=_answer(work, outcomes), checks=every)
+
+
+def planned(work: Work, plan: Plan) -> Report:
+    """The plan of a task that takes no turns, as its answer; nothing was done."""
+    lines = [plan.note] if plan.note else []
+    for number, step in enumerate(plan.steps, 1):
+        checks = "".join(f"; check: {check.target}" for check in step.checks)
+        lines.append(f"{number}. {step.intent}" + (f" (expected: {step.expect})" if step.expect else "") + checks)
+    return ended(work, TaskState.CLAIMED, "", answer="\n".join(lines))
 
 
 def ended(work: Work, state: TaskState, reason: str, *, answer: str = "", checks: Sequence[CheckResult] = ()) -> Report:

@@ -85,6 +85,8 @@ class Runner:
         try:
             chooser: Chooser = self._compact if self._is_compact() else self._constrained
             plan = self._plan(work)
+            if task.budget.steps == 0:
+                return report.planned(work, plan)
             for number, step in enumerate(plan.steps, 1):
                 outcome = self._step(work, chooser, number, step)
                 outcomes.append(outcome)

@@ -1,11 +1,41 @@
-"""The journal of a call that belongs to no task: nothing is kept, so nothing goes on after a crash."""
+"""Calls of tools that belong to no task: the same gate, and a journal that keeps nothing for after a crash."""
 
 from __future__ import annotations
 
+import secrets
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
-from agentd.types import Effect, JsonObject, Outcome, Plan
+from agentd.app import App
+from agentd.errors import Denied
+from agentd.tasks.request import accepted_workspace
+from agentd.types import AccessLevel, Effect, JsonObject, Outcome, Plan, Scope, ToolCall, ToolResult
+
+
+def run_tool(core: App, call: ToolCall, workspace: str, level: AccessLevel, cancel: threading.Event) -> ToolResult:
+    """Run a tool through the gate. Raises what the gate raises, and `BadInput` for what is no workspace."""
+    scope = Scope(
+        task="",
+        workspace=str(accepted_workspace(workspace).root),
+        level=level,
+        journal=DirectJournal(),
+        cancel=cancel,
+    )
+    return core.gate.call(call, scope, f"direct-{secrets.token_hex(8)}")
+
+
+def level_of(core: App, asked: AccessLevel | None) -> AccessLevel:
+    """The level asked for, or the configured one; `Denied` above the highest that is allowed."""
+    highest = core.settings.policy.max_level
+    if asked is None:
+        return AccessLevel(min(core.settings.policy.default_level, highest))
+    if asked > highest:
+        raise Denied(
+            f"level {int(asked)} is above the highest that is allowed here, {highest}",
+            hint="ask for a lower one, or raise policy.max_level",
+        )
+    return asked
 
 
 class DirectJournal:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -10,13 +9,13 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentd.api.deps import Core
-from agentd.api.direct import DirectJournal
+from agentd.api.direct import level_of, run_tool
 from agentd.api.shapes import decision_json, rules_json
 from agentd.app import App
-from agentd.errors import BadInput, Denied, NotFound
+from agentd.errors import BadInput, NotFound
 from agentd.policy.commands import action_of
 from agentd.tools.tool import Tool
-from agentd.types import AccessLevel, Scope, ToolCall, ToolResult
+from agentd.types import AccessLevel, ToolCall, ToolResult
 
 router = APIRouter(prefix="/api", tags=["parts"])
 
@@ -65,14 +64,8 @@ def get_tool(core: Core, name: str) -> dict[str, Any]:
 def call_tool(core: Core, request: Request, name: str, body: ToolCallBody) -> ToolResult:
     """Run a tool through the gate, outside any task."""
     _tool(core, name)
-    scope = Scope(
-        task="",
-        workspace=body.workspace,
-        level=_level(core, body.level),
-        journal=DirectJournal(),
-        cancel=request.app.state.stopping,
-    )
-    return core.gate.call(ToolCall(tool=name, args=body.args), scope, f"direct-{secrets.token_hex(8)}")
+    call = ToolCall(tool=name, args=body.args)
+    return run_tool(core, call, body.workspace, level_of(core, body.level), request.app.state.stopping)
 
 
 @router.get("/models")
@@ -106,7 +99,7 @@ def policy_check(core: Core, body: PolicyQuestion) -> dict[str, Any]:
     """What policy would say."""
     if (body.command is None) == (body.action is None):
         raise BadInput("give either command or action")
-    level = _level(core, body.level)
+    level = level_of(core, body.level)
     action = action_of(body.command if body.command is not None else body.action or "")
     return decision_json(action, level, core.policy.decide(action, level=level))
 
@@ -133,13 +126,3 @@ def _tool_line(tool: Tool) -> dict[str, Any]:
         "signature": tool.signature(),
         "annotations": asdict(tool.annotations),
     }
-
-
-def _level(core: App, asked: AccessLevel | None) -> AccessLevel:
-    """The level asked for, or the configured one; `Denied` above the highest that is allowed."""
-    highest = core.settings.policy.max_level
-    if asked is None:
-        return AccessLevel(min(core.settings.policy.default_level, highest))
-    if asked > highest:
-        raise Denied(f"level {int(asked)} is above the highest that is allowed here, {highest}")
-    return asked

@@ -48,6 +48,12 @@ _DOOMED = """
 
 _LATE = "SELECT id FROM tasks WHERE state = 'queued' AND deadline <= ?"
 
+# Whoever runs already, and those that a worker would rather claim.
+_AHEAD = """
+    SELECT count(*) AS n FROM tasks AS mine JOIN tasks AS other ON other.id <> mine.id
+    WHERE mine.id = ? AND (other.state = 'running' OR (other.state = 'queued' AND
+        (other.priority > mine.priority OR (other.priority = mine.priority AND other.number < mine.number))))"""
+
 _LEAVE = "UPDATE tasks SET state = ?, question = ?, worker = '', lease_until = NULL WHERE id = ?"
 
 _END = """
@@ -122,6 +128,11 @@ class Queue:
         """How many tasks are in each state, zeros too."""
         found = {row["state"]: row["n"] for row in self._db.rows("SELECT state, count(*) AS n FROM tasks GROUP BY 1")}
         return {state.value: found.get(state.value, 0) for state in TaskState}
+
+    def ahead(self, task_id: str) -> int:
+        """How many tasks come before this queued one: those that run, and those that are claimed earlier."""
+        row = self._db.row(_AHEAD, (task_id,))
+        return int(row["n"]) if row else 0
 
     def cancel(self, task_id: str) -> Task:
         """End a task that does not run; ask a running one's worker to stop. `Conflict` when it has ended otherwise."""

@@ -41,7 +41,7 @@ def accepted(request: TaskRequest, defaults: Defaults, now: float, known: Callab
     `known` says whether a task id exists; `now` is Unix seconds.
     """
     _check_goal(request.goal)
-    workspace = _workspace(request.workspace)
+    workspace = accepted_workspace(request.workspace)
     _check_checks(request.checks, workspace)
     _check_times(request, now)
     _check_after(request.after, known)
@@ -84,7 +84,8 @@ def _check_plain(text: str, what: str) -> None:
         )
 
 
-def _workspace(path: str) -> Workspace:
+def accepted_workspace(path: str) -> Workspace:
+    """The folder at this absolute path; `BadInput` for what is no folder to work in."""
     _check_plain(path, "the workspace")
     if not path.strip():
         raise BadInput("the workspace is empty", hint="name the folder in which to work")
@@ -105,12 +106,12 @@ def _level(level: AccessLevel | None, defaults: Defaults) -> AccessLevel:
 
 
 def _budget(budget: Budget) -> Budget:
-    limits = {"steps": budget.steps, "tokens": budget.tokens, "seconds": budget.seconds}
-    for name, value in limits.items():
+    for name, value in {"tokens": budget.tokens, "seconds": budget.seconds}.items():
         if not (math.isfinite(value) and value > 0):
             raise BadInput(f"the budget's {name} is {value}; it must be a number above 0")
-    if budget.retries < 0:
-        raise BadInput(f"the budget's retries is {budget.retries}; it must be 0 or more")
+    for name, value in {"steps": budget.steps, "retries": budget.retries}.items():
+        if value < 0:
+            raise BadInput(f"the budget's {name} is {value}; it must be 0 or more")
     return budget
 
 

@@ -30,6 +30,14 @@ def test_turns_are_counted_and_the_last_one_allowed():
         few.turn()
 
 
+def test_without_turns_a_plan_can_be_made_and_nothing_else():
+    none = limits(steps=0)
+    none.check()
+    none.turn()
+    with pytest.raises(BudgetExceeded, match="all 0 turns"):
+        none.check()
+
+
 def test_tokens_end_the_task():
     few = limits(tokens=100)
     few.spend(Usage(prompt_tokens=60, completion_tokens=39))

@@ -136,6 +136,16 @@ def test_turns_run_out_as_budget(agent):
     assert "4 turns" in report.reason
 
 
+def test_a_task_without_turns_is_planned_and_not_done(agent):
+    plan = one_step("make a.txt", expect="it is there", checks=[{"kind": "file_exists", "target": "a.txt"}])
+    model = Words(plan, "write_file", {"path": "a.txt"}, "```\nx\n```")
+    report = agent.run(model, checks=["true"], budget=Budget(steps=0))
+    assert (report.state, report.checks, report.changed) == (TaskState.CLAIMED, (), ())
+    assert report.answer == "1. make a.txt (expected: it is there); check: a.txt"
+    assert len(model.left) == 3
+    assert list(agent.folder.iterdir()) == []
+
+
 def test_a_model_without_words_fails_the_task_and_not_the_daemon(agent):
     report = agent.run(Words())
     assert report.state is TaskState.FAILED

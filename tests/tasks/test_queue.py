@@ -132,6 +132,16 @@ def test_the_most_urgent_comes_first_then_the_oldest(bench: Bench) -> None:
     assert bench.queue.claim("worker-1") is None
 
 
+def test_how_many_come_before_a_task(bench: Bench) -> None:
+    first, second, urgent = bench.submit("a"), bench.submit("b"), bench.submit("c", priority=5)
+    assert [bench.queue.ahead(task.id) for task in (first, second, urgent)] == [1, 2, 0]
+    running = bench.claim()
+    assert running.id == urgent.id
+    assert [bench.queue.ahead(task.id) for task in (first, second)] == [1, 2]
+    bench.finish(running)
+    assert [bench.queue.ahead(task.id) for task in (first, second)] == [0, 1]
+
+
 def test_a_task_waits_for_its_time(bench: Bench) -> None:
     task = bench.submit(not_before=bench.clock.now() + 10)
     assert bench.queue.claim("worker-1") is None

@@ -121,7 +121,7 @@ def test_checks_that_can_run(tmp_path: Path) -> None:
         {"after": ("known1",) * 101},
         {"checks": (Check(target="true"),) * 101},
         {"priority": 2**70},
-        {"budget": Budget(steps=0)},
+        {"budget": Budget(steps=-1)},
         {"budget": Budget(tokens=-1)},
         {"budget": Budget(seconds=math.nan)},
         {"budget": Budget(retries=-1)},
