@@ -1,0 +1,194 @@
+"""Changes to `catalog.toml` by commands: comments stay, and nothing is written that could not be read again."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import tempfile
+import threading
+import tomllib
+from collections.abc import Callable, Mapping, MutableMapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import tomlkit
+from tomlkit.exceptions import TOMLKitError
+from tomlkit.items import Array
+
+from agentd.backends.catalog import FILE, Catalog, catalog_path
+from agentd.errors import ConfigError, Conflict, DiskFull, NotFound
+
+_Tables: TypeAlias = MutableMapping[str, Any]
+
+_NEW_FILE_MODE = 0o644
+
+
+class CatalogFile:
+    """The catalog of a home, to be changed. A home that goes by the default one gets a copy of its own first.
+
+    Every method raises `ConfigError` when the file is wrong already or would become so, and `DiskFull`; the file is
+    then as it was.
+    """
+
+    _lock = threading.Lock()
+
+    def __init__(self, folder: Path, package_default: Path) -> None:
+        self._folder = folder
+        self._default = package_default
+
+    def add_model(self, name: str, fields: Mapping[str, Any]) -> None:
+        """Write `[models.NAME]`; what stood there under this name is gone."""
+        self._change(lambda tables: _set(tables, "models", name, fields))
+
+    def add_server(self, name: str, fields: Mapping[str, Any]) -> None:
+        """Write `[servers.NAME]`; what stood there under this name is gone."""
+        self._change(lambda tables: _set(tables, "servers", name, fields))
+
+    def add_candidate(self, role: str, name: str, *, first: bool = False) -> None:
+        """Let a role take a model, before or after all its others; once, if it was among them."""
+
+        def change(tables: _Tables) -> None:
+            roles = tables.setdefault("roles", {})
+            others = [each for each in roles.get(role, ()) if each != name]
+            _order(roles, role, [name, *others] if first else [*others, name])
+
+        self._change(change)
+
+    def remove_model(self, name: str) -> None:
+        """Take out a model, also from the roles. Raises `NotFound`; `Conflict` when something cannot do without it."""
+        catalog = self._read()[1]
+        if name not in catalog.models:
+            raise NotFound(f"there is no model {name!r} in {self._path}", hint="`agentd model ls` lists the models")
+        needed = [f"the role {role}" for role, names in catalog.roles.items() if set(names) == {name}]
+        needed += [f"the draft of {entry.name}" for entry in catalog.models.values() if entry.draft == name]
+        if needed:
+            raise Conflict(f"{name} is {' and '.join(needed)}", hint=f"give {FILE} another model for it first")
+        self._change(lambda tables: _remove_models(tables, {name}))
+
+    def remove_server(self, name: str, *, with_users: bool = False) -> None:
+        """Take out a server; `with_users` also its models, from the roles too. Raises `NotFound`, `Conflict`."""
+        catalog = self._read()[1]
+        if name not in catalog.servers:
+            raise NotFound(f"there is no server {name!r} in {self._path}", hint="`agentd backend ls` lists them")
+        users = {entry.name for entry in catalog.models.values() if entry.server == name}
+        users |= {each for names in catalog.roles.values() for each in names if each.startswith(f"{name}/")}
+        if users and not with_users:
+            raise Conflict(f"{name} serves {', '.join(sorted(users))}", hint="take these out of the catalog as well")
+        emptied = [role for role, names in catalog.roles.items() if set(names) <= users]
+        if emptied:
+            raise Conflict(
+                f"{name} has the only models of {', '.join(emptied)}", hint=f"give {FILE} another model for it first"
+            )
+
+        def change(tables: _Tables) -> None:
+            _remove_models(tables, users)
+            _drop(tables, "servers", {name})
+
+        self._change(change)
+
+    @property
+    def _path(self) -> Path:
+        return catalog_path(self._folder, self._default)
+
+    def _read(self) -> tuple[str, Catalog]:
+        catalog = Catalog.load(self._folder, self._default)
+        return self._path.read_text(encoding="utf-8"), catalog
+
+    def _change(self, change: Callable[[_Tables], None]) -> None:
+        with self._lock:
+            text, _ = self._read()
+            changed = _edited(self._path, text, change)
+            target = (self._folder / FILE).resolve()  # a link stays one
+            Catalog.parse(target, changed, self._folder)
+            _replace(target, changed)
+
+
+def _set(tables: _Tables, kind: str, name: str, fields: Mapping[str, Any]) -> None:
+    written = {}
+    for key, value in fields.items():
+        if isinstance(value, Mapping):
+            written[key] = tomlkit.inline_table() | dict(value)
+        elif value is not None:
+            written[key] = value
+    tables.setdefault(kind, {})[name] = written
+
+
+def _order(roles: _Tables, role: str, names: list[str]) -> None:
+    """Set the candidates of a role; an array over several lines, which may hold comments, is changed in its place."""
+    there = roles.get(role)
+    if not isinstance(there, Array) or "\n" not in there.as_string():
+        roles[role] = names
+        return
+    for name in [each for each in there if each not in names]:
+        there.remove(name)
+    for place, name in enumerate(names):
+        if place >= len(there) or there[place] != name:
+            if name in there:
+                there.remove(name)
+            there.insert(place, name)
+
+
+def _remove_models(tables: _Tables, names: set[str]) -> None:
+    roles = tables.get("roles", {})
+    for role, candidates in list(roles.items()):
+        if names & set(candidates):
+            _order(roles, role, [str(each) for each in candidates if each not in names])
+    _drop(tables, "models", names & set(tables.get("models", {})))
+
+
+def _drop(tables: _Tables, kind: str, names: set[str]) -> None:
+    for name in names:
+        del tables[kind][name]
+    if names and not tables[kind]:
+        del tables[kind]
+
+
+def _edited(path: Path, text: str, change: Callable[[_Tables], None]) -> str:
+    """The text after the change, which says what the same change makes of the plain values."""
+    wanted = tomllib.loads(text)
+    change(wanted)
+    try:
+        document = tomlkit.parse(text)
+        change(document)
+        made = _spaced(text, tomlkit.dumps(document))
+        if tomllib.loads(made) == wanted:
+            return made
+    except (TOMLKitError, tomllib.TOMLDecodeError):
+        pass  # said below
+    raise ConfigError(f"{path} is written in a way that no command can change", hint="change it by hand")
+
+
+def _spaced(old: str, new: str) -> str:
+    """An empty line before each table that was added."""
+    known = set(pairwise(old.splitlines()))
+    lines = new.splitlines(keepends=True)
+    made = lines[:1]
+    for before, line in pairwise(lines):
+        pair = (before.rstrip("\r\n"), line.rstrip("\r\n"))
+        if line.startswith("[") and before.strip() and not before.startswith("#") and pair not in known:
+            made.append("\n")
+        made.append(line)
+    return "".join(made)
+
+
+def _replace(target: Path, text: str) -> None:
+    """Write the whole file or leave the old one."""
+    mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else _NEW_FILE_MODE
+    made = ""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, made = tempfile.mkstemp(dir=target.parent, prefix=f".{FILE}-")
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(made, mode)
+        os.replace(made, target)
+    except OSError as error:
+        if made:
+            Path(made).unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"the disk is full: {target} cannot be written", hint="free some space") from None
+        raise ConfigError(f"{target} cannot be written: {error.strerror}", hint="see to its rights") from None
