@@ -101,7 +101,12 @@ def build(
     tools = builtin() | {read_output.name: read_output}
     gate = Gate(tools | checks(), policy, audit, events.emit, outputs, clock)
     models = Router(
-        Pool(catalog.current(), settings.models, emit=events.emit),
+        Pool(
+            catalog.current,
+            lambda: live.current.models,
+            emit=events.emit,
+            states=settings.state_dir / "conversations",
+        ),
         catalog.current,
         clock=clock,
         settings=lambda: live.current.router,

@@ -105,7 +105,13 @@ class PolicySettings(Section):
 class ModelSettings(Section):
     """Language models in this machine's memory."""
 
-    max_loaded: int = Field(1, ge=1, le=16, description="Models in memory at once; the least recently used one goes.")
+    max_loaded: int = Field(
+        0,
+        ge=0,
+        le=16,
+        description="Models in memory at once, 0 for as many as fit; the one that is missed least goes.",
+        json_schema_extra=LIVE,
+    )
     threads: int = Field(0, ge=0, le=1024, description="Threads of a model; 0 takes all cores but one.")
 
 

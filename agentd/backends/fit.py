@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from agentd.backends.devices import Devices
 from agentd.backends.shape import Shape
@@ -68,6 +68,23 @@ class LoadPlan:
     shape: Shape = field(repr=False)
     wanted: Wanted = field(repr=False)
     devices: Devices = field(repr=False)
+
+    def describe(self) -> dict[str, Any]:
+        """For people and programs outside: everything but what it was made from."""
+        return {
+            "context": self.context,
+            "sequences": self.sequences,
+            "cells": self.cells,
+            "unified": self.unified,
+            "gpu_layers": self.gpu_layers,
+            "kv_type": self.kv_type,
+            "threads": self.threads,
+            "ram_bytes": self.ram_bytes,
+            "vram_bytes": self.vram_bytes,
+            "kv_bytes": self.kv_bytes,
+            "expected": self.expected,
+            "why": self.why,
+        }
 
 
 def plan(shape: Shape, devices: Devices, wanted: Wanted | None = None) -> LoadPlan:

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from gguf import GGUFWriter
 
-from agentd.backends.llama_cpp import LlamaModel, free_threads
+from agentd.backends.devices import free_threads
+from agentd.backends.fit import Wanted
+from agentd.backends.llama_cpp import LlamaModel
 from agentd.errors import Cancelled, ModelError, NoGrammar
-from agentd.types import Message, Model, ModelProfile, ModelRequest
+from agentd.types import Delta, Message, Model, ModelProfile, ModelRequest
 
 QUESTION = ModelRequest(messages=(Message(role="user", content="Name three colours."),), max_tokens=6)
 
@@ -91,8 +93,8 @@ def test_cancelling_takes_effect_within_one_token(model: LlamaModel) -> None:
     cancel = threading.Event()
     parts: list[str] = []
 
-    def hear(text: str) -> None:
-        parts.append(text)
+    def hear(delta: Delta) -> None:
+        parts.append(delta.text)
         if len(parts) == 3:
             cancel.set()
 
@@ -130,7 +132,7 @@ def test_a_request_that_takes_too_long(model: LlamaModel) -> None:
 
 
 def test_a_listener_that_fails_ends_the_reply_and_nothing_else(model: LlamaModel) -> None:
-    def hear(text: str) -> None:
+    def hear(delta: Delta) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -299,7 +301,8 @@ def test_many_threads_at_once(model: LlamaModel) -> None:
     assert wrong == []
 
 
-def test_a_client_with_one_request_need_not_wait_for_all_of_another(model: LlamaModel) -> None:
+def test_a_client_with_one_request_need_not_wait_for_all_of_another(gguf: Path) -> None:
+    model = LlamaModel(gguf, name="m", profile=ModelProfile(), wanted=Wanted(context=512, sequences=1))
     model.start()
     done: list[str] = []
     lock = threading.Lock()
@@ -317,11 +320,12 @@ def test_a_client_with_one_request_need_not_wait_for_all_of_another(model: Llama
     threads[-1].start()
     for thread in threads:
         thread.join()
+    model.close()
     assert done.index("other") <= 2
 
 
 def test_a_context_the_model_was_not_trained_for(gguf: Path) -> None:
-    model = LlamaModel(gguf, name="m", profile=ModelProfile(), context=100_000)
+    model = LlamaModel(gguf, name="m", profile=ModelProfile(context=100_000))
     with pytest.raises(ModelError, match="trained for a context of 8192 tokens; 100000 are configured"):
         model.start()
     assert not model.healthy
@@ -364,7 +368,7 @@ def adapter(path: Path, *, width: int = 576) -> Path:
 def test_a_named_adapter_is_used(gguf: Path, model: LlamaModel, tmp_path: Path) -> None:
     pairs = [("The capital of France is", " Paris")]
     lora = adapter(tmp_path / "lora.gguf")
-    adapted = LlamaModel(gguf, name="adapted", profile=ModelProfile(context=512), lora=lora)
+    adapted = LlamaModel(gguf, name="adapted", profile=ModelProfile(context=512), loras=[lora])
     try:
         assert adapted.score(pairs)[0].logprob != pytest.approx(model.score(pairs)[0].logprob, abs=0.5)
         assert adapted.chat(QUESTION).text != model.chat(QUESTION).text
@@ -377,7 +381,7 @@ def test_an_adapter_that_does_not_fit(gguf: Path, tmp_path: Path) -> None:
         (adapter(tmp_path / "wide.gguf", width=100), "cannot be loaded"),
         (tmp_path / "no", "no model"),
     ):
-        model = LlamaModel(gguf, name="adapted", profile=ModelProfile(context=512), lora=lora)
+        model = LlamaModel(gguf, name="adapted", profile=ModelProfile(context=512), loras=[lora])
         with pytest.raises(ModelError, match=words):
             model.start()
 

@@ -16,20 +16,21 @@ import psutil
 import pytest
 
 from agentd.backends import llama_cpp
+from agentd.backends.fit import Wanted
 from agentd.backends.llama_cpp import LlamaModel
 from agentd.backends.llama_worker import Engine
 from agentd.errors import ModelError
-from agentd.types import ModelProfile, ModelRequest
+from agentd.types import Delta, ModelProfile, ModelRequest, OnDelta
 
 LONG = ModelRequest(prompt="1, 2, 3,", max_tokens=900)
 SHORT = ModelRequest(prompt="1, 2, 3,", max_tokens=2)
 
 
-def at_third_part(action: Callable[[], None]) -> Callable[[str], None]:
-    heard: list[str] = []
+def at_third_part(action: Callable[[], None]) -> OnDelta:
+    heard: list[Delta] = []
 
-    def hear(text: str) -> None:
-        heard.append(text)
+    def hear(delta: Delta) -> None:
+        heard.append(delta)
         if len(heard) == 3:
             action()
 
@@ -41,6 +42,10 @@ def gone(pid: int) -> bool:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+def one_at_a_time(gguf: Path) -> LlamaModel:
+    return LlamaModel(gguf, name="m", profile=ModelProfile(), wanted=Wanted(context=1024, sequences=1))
 
 
 def signal_of(model: LlamaModel, number: signal.Signals) -> Callable[[], None]:
@@ -60,7 +65,8 @@ def test_killed_in_the_middle_of_a_reply(own_model: LlamaModel) -> None:
     assert own_model.pid not in (None, first)
 
 
-def test_others_who_wait_are_served_by_the_next_process(own_model: LlamaModel) -> None:
+def test_others_who_wait_are_served_by_the_next_process(gguf: Path) -> None:
+    own_model = one_at_a_time(gguf)
     own_model.start()
     said: list[str] = []
     waiting = [threading.Thread(target=lambda: said.append(own_model.chat(SHORT).text)) for _ in range(2)]
@@ -75,6 +81,7 @@ def test_others_who_wait_are_served_by_the_next_process(own_model: LlamaModel) -
         own_model.chat(LONG, at_third_part(act))
     for thread in waiting:
         thread.join()
+    own_model.close()
     assert len(said) == 2
 
 
@@ -135,7 +142,8 @@ def test_stopping_while_it_speaks(own_model: LlamaModel) -> None:
     assert own_model.starts == 1
 
 
-def test_put_away_for_good_also_for_those_who_wait(own_model: LlamaModel) -> None:
+def test_put_away_for_good_also_for_those_who_wait(gguf: Path) -> None:
+    own_model = one_at_a_time(gguf)
     pid = own_model.start()["pid"]
     refused: list[str] = []
 
@@ -155,7 +163,7 @@ def test_put_away_for_good_also_for_those_who_wait(own_model: LlamaModel) -> Non
     with pytest.raises(ModelError, match="was stopped"):
         own_model.chat(LONG, at_third_part(act))
     waiting.join()
-    assert refused == ["smollm2 is put away"]
+    assert refused == ["m is put away"]
     assert gone(pid)
     assert not own_model.healthy
 
@@ -178,7 +186,7 @@ def test_the_process_inherits_neither_secrets_nor_files(
 def test_the_process_dies_with_its_parent(gguf: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from agentd.backends.llama_cpp import LlamaModel\n"
-        "from agentd.types import ModelProfile, ModelRequest\n"
+        "from agentd.types import Delta, ModelProfile, ModelRequest, OnDelta\n"
         "model = LlamaModel(Path(sys.argv[1]), name='m', profile=ModelProfile(context=1024))\n"
         "print(model.start()['pid'], flush=True)\n"
         "model.chat(ModelRequest(prompt='1, 2,', max_tokens=900))\n"

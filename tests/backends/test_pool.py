@@ -46,7 +46,8 @@ class Told:
 def pool(folder: Path, *, max_loaded: int = 1, told: Told | None = None) -> Pool:
     (folder / FILE).write_text(CATALOG)
     (folder / "replies.yaml").write_text("- replies: [hello, {a: 1}]\n")
-    return Pool(Catalog.load(folder, folder), ModelSettings(max_loaded=max_loaded), emit=told)
+    catalog, settings = Catalog.load(folder, folder), ModelSettings(max_loaded=max_loaded)
+    return Pool(lambda: catalog, lambda: settings, emit=told)
 
 
 def say(model: Model, tokens: int = 2) -> str:
@@ -140,9 +141,7 @@ def test_two_may_be_loaded(tmp_path: Path) -> None:
     try:
         say(models.for_role("planner"))
         say(models.for_role("coder"))
-        assert [each["model"] for each in models.loaded()] == ["one", "two"]
-        say(models.for_role("planner"))
-        assert [each["model"] for each in models.loaded()] == ["two", "one"]
+        assert {each["model"] for each in models.loaded()} == {"one", "two"}
     finally:
         models.close()
 
