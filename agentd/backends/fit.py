@@ -30,6 +30,8 @@ _GPU_START = 300_000_000
 """Bytes that a card's runtime takes for itself."""
 _EXTRA_SHARE = 0.5
 """Of what is left beside one conversation, more of them may take so much."""
+_CLEARLY_LESS = 0.96
+"""A load that fails costs seconds: the next one takes at most so much of the memory."""
 _EFFICIENCY = 0.7
 """What of a memory's speed is left when it feeds arithmetic."""
 
@@ -110,9 +112,12 @@ def plan(shape: Shape, devices: Devices, wanted: Wanted | None = None) -> LoadPl
 
 
 def smaller(plan: LoadPlan) -> LoadPlan | None:
-    """The next plan that needs less of the memory that ran out; None when there is none."""
+    """The next plan that needs clearly less of the memory that ran out, the card's if it is used; None at the end."""
     for each in _ladder(plan.shape, plan.devices, plan.wanted):
-        less = each.vram_bytes < plan.vram_bytes or (plan.vram_bytes == 0 and each.ram_bytes < plan.ram_bytes)
+        if plan.vram_bytes:
+            less = each.vram_bytes <= _CLEARLY_LESS * plan.vram_bytes
+        else:
+            less = not each.vram_bytes and each.ram_bytes <= _CLEARLY_LESS * plan.ram_bytes
         if less and _fits(each, plan.devices):
             return each
     return None
