@@ -130,9 +130,8 @@ class _Check:
 
     def _object(self, value: dict[str, Any], schema: Mapping[str, Any], where: str, depth: int) -> Iterator[str]:
         yield from _sizes(len(value), schema, where, "fields", "minProperties", "maxProperties", value)
-        for name in _list(schema, "required"):
-            if name not in value:
-                yield f"{_join(where, str(name))}: expected a value, got nothing"
+        for name in _missing(value, schema.get("required")):
+            yield f"{_join(where, name)}: expected a value, got nothing"
         known, patterns = _map(schema, "properties"), _map(schema, "patternProperties")
         for name, each in value.items():
             inner = _join(where, name)
@@ -155,8 +154,8 @@ class _Check:
         for key in ("dependentRequired", "dependentSchemas", "dependencies"):
             for name, needs in _map(schema, key).items():
                 if name in value and isinstance(needs, list):
-                    missing = (need for need in needs if need not in value)
-                    yield from (f"{_join(where, str(need))}: expected with {name}, got nothing" for need in missing)
+                    missing = _missing(value, needs)
+                    yield from (f"{_join(where, need)}: expected with {name}, got nothing" for need in missing)
                 elif name in value:
                     yield from self.of(value, needs, where, depth + 1)
 
@@ -371,6 +370,11 @@ def _list(schema: Mapping[str, Any], key: str) -> list[Any]:
 def _map(schema: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     found = schema.get(key)
     return found if isinstance(found, Mapping) else {}
+
+
+def _missing(value: Mapping[str, Any], names: Any) -> list[str]:
+    names = names if isinstance(names, list) else []
+    return [name for name in names if isinstance(name, str) and name not in value]
 
 
 def _bound(schema: Mapping[str, Any], key: str, default: float) -> Any:
