@@ -11,6 +11,7 @@ from agentd.agent.runner import Runner
 from agentd.backends.cache import ReplyCache
 from agentd.backends.catalog import LiveCatalog
 from agentd.backends.pool import Pool
+from agentd.backends.remotes import Remotes
 from agentd.backends.router import Router
 from agentd.clock import SystemClock
 from agentd.config import Settings
@@ -19,6 +20,7 @@ from agentd.events import Bus
 from agentd.home import defaults_dir
 from agentd.policy.engine import PolicyEngine
 from agentd.security.keys import ApiKeys
+from agentd.security.vault import Vault
 from agentd.store.audit import Audit
 from agentd.store.db import Database
 from agentd.store.eventlog import EventLog
@@ -47,6 +49,8 @@ class App:
     events: EventLog
     outputs: Outputs
     keys: ApiKeys
+    vault: Vault
+    remotes: Remotes
     policy: PolicyEngine
     tools: dict[str, Tool]
     gate: Gate
@@ -76,6 +80,7 @@ class App:
         """Put back what runs, give the models' memory back, and close the database."""
         self.worker.stop()
         self.models.close()
+        self.remotes.close()
         self.db.close()
 
 
@@ -100,6 +105,8 @@ def build(
     read_output = read_output_tool(outputs)
     tools = builtin() | {read_output.name: read_output}
     gate = Gate(tools | checks(), policy, audit, events.emit, outputs, clock)
+    vault = Vault(db, clock, settings.vault_key_path)
+    remotes = Remotes(secret=vault.get, policy=policy, record=audit.record)
     models = Router(
         Pool(
             catalog.current,
@@ -110,6 +117,8 @@ def build(
         catalog.current,
         clock=clock,
         settings=lambda: live.current.router,
+        remote=remotes.model,
+        reach=remotes.reach,
         cache=ReplyCache(db, clock, lambda: live.current.cache),
         emit=events.emit,
     )
@@ -139,6 +148,8 @@ def build(
         events=events,
         outputs=outputs,
         keys=ApiKeys(db, clock),
+        vault=vault,
+        remotes=remotes,
         policy=policy,
         tools=tools,
         gate=gate,

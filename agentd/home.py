@@ -43,6 +43,11 @@ class Places:
         return self.state_dir / "token"
 
     @property
+    def vault_key_path(self) -> Path:
+        """What opens the secrets in the database; kept apart from it, so that a copy of one alone is worth nothing."""
+        return self.state_dir / "vault.key"
+
+    @property
     def url_path(self) -> Path:
         """Where a daemon that listens on TCP leaves its address."""
         return self.state_dir / "url"

@@ -24,7 +24,9 @@ _LONG = 1000
 PRIVATE_KEYS = frozenset(
     {
         "answer",
+        "api_key",
         "args",
+        "authorization",
         "body",
         "completion",
         "content",
@@ -33,9 +35,11 @@ PRIVATE_KEYS = frozenset(
         "goal",
         "messages",
         "output",
+        "password",
         "patch",
         "prompt",
         "reply",
+        "secret",
         "stderr",
         "stdout",
         "text",

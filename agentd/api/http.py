@@ -8,7 +8,7 @@ from collections.abc import Callable
 from fastapi import FastAPI
 
 from agentd import __version__
-from agentd.api import access, daemon, parts, problems, settings, tasks
+from agentd.api import access, backends, daemon, parts, problems, secrets, settings, tasks, tool_server
 from agentd.api.limits import BodyLimit
 from agentd.api.request_id import RequestId
 from agentd.api.sse import Ticker
@@ -37,7 +37,7 @@ def create_app(app: App, *, shut_down: Callable[[], None] = lambda: None, url: s
     problems.install(api)
     api.add_middleware(BodyLimit)
     api.add_middleware(RequestId)
-    for part in (tasks, parts, access, daemon, settings):
+    for part in (tasks, parts, access, backends, secrets, daemon, settings, tool_server):
         api.include_router(part.router)
     api.include_router(daemon.v1)
     return api
