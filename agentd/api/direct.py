@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 from agentd.app import App
 from agentd.errors import Denied
+from agentd.tasks.records import storable
 from agentd.tasks.request import accepted_workspace
 from agentd.types import AccessLevel, Effect, JsonObject, Outcome, Plan, Scope, ToolCall, ToolResult
 
@@ -22,7 +25,10 @@ def run_tool(core: App, call: ToolCall, workspace: str, level: AccessLevel, canc
         journal=DirectJournal(),
         cancel=cancel,
     )
-    return core.gate.call(call, scope, f"direct-{secrets.token_hex(8)}")
+    result = core.gate.call(call, scope, f"direct-{secrets.token_hex(8)}")
+    # Names of files may hold bytes that are no text, and an answer cannot carry them.
+    sent = json.loads(storable(json.dumps({"data": result.data, "changed": result.changed}, ensure_ascii=False)))
+    return replace(result, data=sent["data"], changed=tuple(sent["changed"]))
 
 
 def level_of(core: App, asked: AccessLevel | None) -> AccessLevel:

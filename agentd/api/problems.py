@@ -27,6 +27,7 @@ _STATUS = {
     "input.too_large": 413,
     "api.rate_limited": 429,
     "tool.failed": 422,
+    "download.failed": 502,
     "model.bad_reply": 502,
     "model.broken_reply": 502,
     "model.busy": 503,
@@ -54,7 +55,9 @@ class TooLarge(BadInput):
 def answer(error: AgentdError) -> JSONResponse:
     """The answer that says what failed; usable as an ASGI application of its own."""
     status = _STATUS.get(error.code, 409 if error.code.startswith("task.") else 500)
-    body = {"code": error.code, "message": error.message, "hint": error.hint}
+    # What is at fault may be quoted, and half a character in it cannot be sent.
+    words = (text.encode("utf-8", "backslashreplace").decode() for text in (error.code, error.message, error.hint))
+    body = dict(zip(("code", "message", "hint"), words, strict=True))
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
