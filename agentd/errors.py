@@ -157,6 +157,12 @@ class BadReply(ModelError):
     code = "model.bad_reply"
 
 
+class DownloadFailed(AgentdError):
+    """A file could not be fetched, or is not what it should be."""
+
+    code = "download.failed"
+
+
 class ToolFailed(AgentdError):
     """A tool could not do what it was asked; the model sees message and hint."""
 
