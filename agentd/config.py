@@ -130,6 +130,13 @@ class RouterSettings(Section):
         description="How often a request is sent to one model before the next is asked.",
         json_schema_extra=LIVE,
     )
+    pause: float = Field(
+        0.25,
+        ge=0,
+        le=60,
+        description="Seconds before it is sent again to the same server; doubled each time, and a little by chance.",
+        json_schema_extra=LIVE,
+    )
     patience: float = Field(
         5.0,
         ge=0,

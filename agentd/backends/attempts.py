@@ -17,8 +17,8 @@ from tenacity.wait import wait_exponential_jitter
 from agentd.backends.catalog import ModelEntry
 from agentd.backends.health import Balance, Site
 from agentd.config import RouterSettings
-from agentd.errors import BrokenReply, Busy, Cancelled, ModelError, ServerDown, ServerFailed, TooSlow
-from agentd.types import CallDelta, Delta, Model, ModelReply, ModelRequest, OnDelta
+from agentd.errors import BrokenReply, Busy, Cancelled, Denied, ModelError, ServerDown, ServerFailed, TooSlow
+from agentd.types import CallDelta, Delta, Model, ModelProfile, ModelReply, ModelRequest, OnDelta
 
 T = TypeVar("T")
 
@@ -27,7 +27,8 @@ _FAIR = 5.0
 """Seconds for which a server must have been waited for before it counts as too slow."""
 _USUAL = 2.0
 """Seconds that a server is given before a second one is asked, until it is known how long it takes."""
-_backoff = wait_exponential_jitter(multiplier=0.25, max=10.0, jitter=0.25)
+_LONGEST_PAUSE = 10.0
+"""Seconds between two tries, unless the server asks for more."""
 
 
 class Listener:
@@ -106,6 +107,11 @@ class Candidate:
         return self.entry.name
 
     @property
+    def profile(self) -> ModelProfile:
+        """Servers cannot score, so no model of theirs is spoken to as a compact one."""
+        return replace(self.entry.profile, compact=False) if self.remote else self.entry.profile
+
+    @property
     def remote(self) -> bool:
         return self.entry.server is not None
 
@@ -127,10 +133,11 @@ class Lane:
 
     def chat(self, call: Call, on_delta: OnDelta | None, cancel: threading.Event | None) -> Answer:
         request = replace(call.request, timeout=max(0.001, call.left))
-        reply = self.run(lambda model: model.chat(request, on_delta, cancel))
+        reply = self.run(lambda model: model.chat(request, on_delta, cancel), timed=True)
         return Answer(reply=reply, candidate=self.candidate)
 
-    def run(self, do: Callable[[Model], T]) -> T:
+    def run(self, do: Callable[[Model], T], *, timed: bool = False) -> T:
+        """`timed`: how long it takes says how long the server takes for a reply."""
         health, started = self.site.health, time.monotonic()
         try:
             done = do(self.candidate.model(self.site))
@@ -142,7 +149,7 @@ class Lane:
             else:
                 health.left()
             raise
-        health.succeeded(time.monotonic() - started)
+        health.succeeded(time.monotonic() - started if timed else None)
         return done
 
     def _to_blame(self, error: BaseException, seconds: float) -> bool:
@@ -190,7 +197,7 @@ class Tries:
         retrying = Retrying(
             retry=retry_if_exception(lambda error: not call.reached and _may_pass(error, candidate)),
             stop=stop_any(stop_after_attempt(self.settings().tries), stop_before_delay(call.left), GiveUp()),
-            wait=lambda state: _pause(state, candidate, used),
+            wait=lambda state: _pause(state, candidate, used, self.settings().pause),
             sleep=call.wait,
             reraise=True,
         )
@@ -286,6 +293,18 @@ class Race:
                 self._call.listener(delta)
 
 
+def answers(candidate: Candidate, reach: Callable[[Model], None]) -> bool:
+    """Whether one of the servers of a remote candidate can be reached."""
+    used: list[Site] = []
+    while candidate.balance.spare(used):
+        try:
+            _lane(candidate, used).run(reach)
+        except (ModelError, Denied):
+            continue
+        return True
+    return False
+
+
 def _may_pass(error: BaseException, candidate: Candidate) -> bool:
     """Whether the same request may succeed a moment later."""
     if isinstance(error, Busy):
@@ -293,13 +312,14 @@ def _may_pass(error: BaseException, candidate: Candidate) -> bool:
     return isinstance(error, ModelError) and error.retryable and not error.sent
 
 
-def _pause(state: RetryCallState, candidate: Candidate, used: list[Site]) -> float:
+def _pause(state: RetryCallState, candidate: Candidate, used: list[Site], first: float) -> float:
     """Seconds before the next try: none where another site is ready, else longer each time, or as long as asked."""
     if candidate.balance.spare(used):
         return 0.0
     error = state.outcome.exception() if state.outcome is not None else None
-    asked = getattr(error, "retry_after", None) or 0.0
-    return max(_backoff(state), asked, candidate.balance.resting)
+    asked = error.retry_after if isinstance(error, ModelError) else None
+    usual = wait_exponential_jitter(multiplier=first, max=_LONGEST_PAUSE, jitter=first)(state)
+    return max(usual, asked or 0.0, candidate.balance.resting)
 
 
 def _lane(candidate: Candidate, used: list[Site]) -> Lane:

@@ -12,7 +12,7 @@ from math import exp
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from agentd.backends.attempts import Call, Candidate, Listener, Tries
+from agentd.backends.attempts import Call, Candidate, Listener, Tries, answers
 from agentd.backends.cache import ReplyCache, fits
 from agentd.backends.catalog import Catalog, ModelEntry, ServerEntry
 from agentd.backends.health import Balance, Health, Site
@@ -115,7 +115,8 @@ class Router:
         ranked = sorted(wished, key=self._trouble)
         first = self._first_well(ranked)
         others = [each for each in ranked if each is not first and _alike(each, first)]
-        return RoutedModel(self, (first, *others), role=role, wished=wished[0].name, why=_problem(wished[0]))
+        why = "" if first is wished[0] else _problem(wished[0])
+        return RoutedModel(self, (first, *others), role=role, wished=wished[0].name, why=why)
 
     def named(self, name: str) -> Model:
         """Exactly this model, by its name or as SERVER/MODEL-ID; where no model has this name, the model of the role
@@ -165,16 +166,12 @@ class Router:
     def status(self) -> dict[str, Any]:
         """`servers`: each with `server`, `url`, `weight` and its health; `stand_ins`: roles that another model has for
         now (`role`, `instead_of`, `model`, `why`, `since`); `drafts` `taken` and `refused`; `cache`, or None."""
-        catalog = self._catalog()
-        for server in catalog.servers.values():
-            self._balance(server)
+        servers = [
+            {"server": server.name, "url": site.url, "weight": site.weight, **site.health.describe()}
+            for server in self._catalog().servers.values()
+            for site in self._balance(server).sites
+        ]
         with self._lock:
-            servers = [
-                {"server": name, "url": site.url, "weight": site.weight, **site.health.describe()}
-                for name, (_, balance) in self._servers.items()
-                if name in catalog.servers
-                for site in balance.sites
-            ]
             stand_ins = [dict(each) for each in self._stand_ins.values()]
         cache = None if self.cache is None else self.cache.stats()
         return {"servers": servers, "stand_ins": stand_ins, "drafts": dict(self._drafts), "cache": cache}
@@ -281,22 +278,7 @@ class Router:
     def _answers(self, candidate: Candidate) -> bool:
         if not candidate.remote or any(site.health.seen_within(_FRESH) for site in candidate.balance.sites):
             return True
-        used: list[Site] = []
-        while (site := candidate.balance.take(used)) is not None and site not in used:
-            used.append(site)
-            try:
-                self._reach(candidate.model(site))
-            except ModelError as error:
-                site.health.failed(error.message)
-            except BaseException:
-                site.health.left()
-                raise
-            else:
-                site.health.succeeded()
-                return True
-        if site is not None:
-            site.health.left()
-        return False
+        return answers(candidate, self._reach)
 
     def _candidate(self, catalog: Catalog, entry: ModelEntry, *, draft: bool = True) -> Candidate:
         smaller = None
@@ -371,7 +353,7 @@ class RoutedModel:
 
     @property
     def profile(self) -> ModelProfile:
-        return self._candidates[0].entry.profile
+        return self._candidates[0].profile
 
     def chat(
         self,
@@ -444,14 +426,13 @@ def _plain_call(client: str, cancel: threading.Event | None) -> Call:
 
 
 def _problem(candidate: Candidate) -> str:
-    """What was wrong lately with the server of a candidate that rests."""
-    balance = candidate.balance
-    return next((site.health.problem for site in balance.sites), "") if balance.resting > 0 else ""
+    """What was wrong with the server of a candidate when it was asked last; empty for nothing."""
+    return next((site.health.problem for site in candidate.balance.sites if site.health.problem), "")
 
 
 def _alike(one: Candidate, other: Candidate) -> bool:
     """Whether they are spoken to in the same way, so that one can go on where the other failed."""
-    return one.entry.profile.compact == other.entry.profile.compact
+    return one.profile.compact == other.profile.compact
 
 
 def _identity(candidate: Candidate) -> JsonObject | None:
