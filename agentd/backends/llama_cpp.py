@@ -390,6 +390,7 @@ class LlamaModel:
         """The error for one of the requests that a process took with it; the crash itself counts once."""
         with self._guard:
             first = self._process is process
+            process.fate = process.fate or why
             if first:
                 self._process = None
                 self._crashes += 1
@@ -400,11 +401,11 @@ class LlamaModel:
         if process.stopped:
             return WorkerDied(f"{self._name} was stopped", hint="send the request again; the model starts again")
         if first:
-            log.error("model process died", model=self._name, pid=process.pid, why=why, llama=words)
+            log.error("model process died", model=self._name, pid=process.pid, why=process.fate, llama=words)
         last = words.splitlines()[-1:] or [""]
         detail = f": {last[0]}" if last[0] else ""
         return WorkerDied(
-            f"model process died: {self._name} (pid {process.pid}): {why}{detail}",
+            f"model process died: {self._name} (pid {process.pid}): {process.fate}{detail}",
             hint="send the request again; the model starts again by itself",
         )
 

@@ -92,6 +92,8 @@ class LlamaProcess:
         self._ended = False
         self.stopped = False
         """Whether somebody wanted its end; set before it."""
+        self.fate = ""
+        """Why it ended, as the first request said that noticed; set before it is killed."""
         self.last_words = ""
         """The end of what it wrote to stderr, where llama.cpp's warnings go; known when it was killed."""
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
