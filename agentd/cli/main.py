@@ -45,6 +45,9 @@ _SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "audit": ("agentd.cli.audit:group", "The audit log: read it, verify it."),
     },
     "Set-up": {
+        "setup": ("agentd.cli.setup_servers:setup", "Find model servers on this machine and use them."),
+        "backend": ("agentd.cli.backends:group", "Servers of models: add, list, test, remove."),
+        "secret": ("agentd.cli.secrets:group", "Keys for those servers: set, list, remove."),
         "doctor": ("agentd.cli.doctor:doctor", "Look for what is missing or wrong on this machine."),
         "init": ("agentd.cli.settings:init", "Make a folder a home."),
         "config": ("agentd.cli.settings:group", "The settings: get, set, path, validate."),
