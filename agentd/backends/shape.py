@@ -53,7 +53,9 @@ class Shape:
     table_bytes: int
     """The table of token embeddings, of which each token reads one row."""
     output_bytes: int
-    """What follows the last layer; the table once more where the model uses it for both ends."""
+    """What follows the last layer; the table once more where it is `tied`."""
+    tied: bool
+    """The output is the table of token embeddings; on a card it is there a second time."""
     other_bytes: int
     """Whatever else is in the file."""
 
@@ -76,10 +78,6 @@ class Shape:
         """0 when the output is the table of token embeddings."""
         return 0 if self.tied else self.output_bytes
 
-    @property
-    def tied(self) -> bool:
-        return self.output_bytes == self.table_bytes
-
 
 def shape_of(metadata: Mapping[str, Any], lengths: Mapping[str, int], sizes: Mapping[str, int], total: int) -> Shape:
     """From a header: `sizes` has the bytes of each tensor by name, `total` those of the file.
@@ -93,8 +91,9 @@ def shape_of(metadata: Mapping[str, Any], lengths: Mapping[str, int], sizes: Map
     width = embedding // max(1, heads)
     layer_bytes, expert_bytes, recurrent, attends = _by_layer(sizes, layers)
     table = sizes.get(_TABLE, 0)
-    output = sum(sizes.get(name, 0) for name in _OUTPUT) if "output.weight" in sizes else table
-    known = sum(layer_bytes) + table + (output if "output.weight" in sizes else 0)
+    tied = "output.weight" not in sizes
+    output = table if tied else sum(sizes.get(name, 0) for name in _OUTPUT)
+    known = sum(layer_bytes) + table + (0 if tied else output)
     kv_heads = found.per_layer("attention.head_count_kv", layers, heads)
     state = _state_bytes(found, embedding)
     return Shape(
@@ -116,6 +115,7 @@ def shape_of(metadata: Mapping[str, Any], lengths: Mapping[str, int], sizes: Map
         expert_bytes=tuple(expert_bytes),
         table_bytes=table,
         output_bytes=output,
+        tied=tied,
         other_bytes=max(0, total - known),
     )
 
