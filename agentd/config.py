@@ -113,6 +113,19 @@ class ModelSettings(Section):
         json_schema_extra=LIVE,
     )
     threads: int = Field(0, ge=0, le=1024, description="Threads of a model; 0 takes all cores but one.")
+    hub: str = Field(
+        "https://huggingface.co",
+        pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$",
+        description="Where `agentd model pull` looks for ORG/REPO; HF_ENDPOINT overrules it.",
+        json_schema_extra=LIVE,
+    )
+    disk_reserve_mb: int = Field(
+        2048,
+        ge=0,
+        le=1_000_000,
+        description="MiB of the disk that `agentd model pull` leaves free.",
+        json_schema_extra=LIVE,
+    )
 
 
 class RouterSettings(Section):

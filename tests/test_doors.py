@@ -21,7 +21,7 @@ DOORS = {
     "a local model": ({"llama_cpp"}, {"backends/llama_worker.py"}),
     "outgoing network": (
         {"http.client", "urllib.request", "httpx", "httpx2", "requests", "aiohttp"},
-        {"backends/http_lines.py", "cli/client.py"},
+        {"backends/download.py", "backends/http_lines.py", "cli/client.py"},
     ),
     "code from data": ({"pickle", "marshal", "shelve", "eval", "exec", "yaml"}, NOBODY),
 }

@@ -42,6 +42,10 @@ class CatalogFile:
         """Write `[models.NAME]`; what stood there under this name is gone."""
         self._change(lambda tables: _set(tables, "models", name, fields))
 
+    def check_model(self, name: str, fields: Mapping[str, Any]) -> None:
+        """Whether `add_model` would go well; writes nothing."""
+        self._change(lambda tables: _set(tables, "models", name, fields), write=False)
+
     def add_server(self, name: str, fields: Mapping[str, Any]) -> None:
         """Write `[servers.NAME]`; what stood there under this name is gone."""
         self._change(lambda tables: _set(tables, "servers", name, fields))
@@ -96,13 +100,14 @@ class CatalogFile:
         catalog = Catalog.load(self._folder, self._default)
         return self._path.read_text(encoding="utf-8"), catalog
 
-    def _change(self, change: Callable[[_Tables], None]) -> None:
+    def _change(self, change: Callable[[_Tables], None], *, write: bool = True) -> None:
         with self._lock:
             text, _ = self._read()
             changed = _edited(self._path, text, change)
             target = (self._folder / FILE).resolve()  # a link stays one
             Catalog.parse(target, changed, self._folder)
-            _replace(target, changed)
+            if write:
+                _replace(target, changed)
 
 
 def _set(tables: _Tables, kind: str, name: str, fields: Mapping[str, Any]) -> None:

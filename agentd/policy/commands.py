@@ -39,6 +39,7 @@ KINDS: dict[str, Shape] = {
     "shell.exec": Shape.ARGV,
     "check.exec": Shape.ARGV,
     "model.send": Shape.HOST,
+    "model.pull": Shape.HOST,
 }
 """Every kind of action that a rule can name."""
 

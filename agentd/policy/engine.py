@@ -107,9 +107,10 @@ class PolicyEngine:
         if action.kind not in KINDS:
             return f"No rule knows the action {action.kind!r}, and what no rule allows is denied."
         if KINDS[action.kind] is Shape.HOST:
+            what = "lets data leave for" if action.kind == "model.send" else "lets files come from"
             return (
-                f"No rule lets data leave for {subject.host}, and what no rule allows is denied; "
-                "a rule for model.send in policies/default.yaml can allow it."
+                f"No rule {what} {subject.host}, and what no rule allows is denied; "
+                f"a rule for {action.kind} in policies/default.yaml can allow it."
             )
         here = self.levels[level].name
         for higher in self.levels[level + 1 :]:

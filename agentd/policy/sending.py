@@ -1,4 +1,4 @@
-"""Whether the text of a request may leave for a server."""
+"""Whether the text of a request may leave for a server, and whether a model may come from one."""
 
 from __future__ import annotations
 
@@ -10,14 +10,23 @@ from agentd.policy.hosts import host_port
 from agentd.types import AccessLevel, Action, Ruling
 
 KIND = "model.send"
+PULL = "model.pull"
 
 
 def check_sending(policy: PolicyEngine, host: str, port: int) -> None:
     """`Denied` unless a rule allows sending there; the hint holds a rule that would."""
-    target = _target(host, port)
-    decision = policy.decide(Action(kind=KIND, target=target), level=AccessLevel.READ_ONLY)
+    _check(policy, KIND, "nothing may be sent to", _target(host, port))
+
+
+def check_pulling(policy: PolicyEngine, host: str, port: int) -> None:
+    """`Denied` unless a rule allows fetching a model from there; the hint holds a rule that would."""
+    _check(policy, PULL, "no model may come from", _target(host, port))
+
+
+def _check(policy: PolicyEngine, kind: str, words: str, target: str) -> None:
+    decision = policy.decide(Action(kind=kind, target=target), level=AccessLevel.READ_ONLY)
     if decision.ruling is not Ruling.ALLOW:
-        raise Denied(f"nothing may be sent to {target}: {decision.because}", hint=_how_to_allow(target))
+        raise Denied(f"{words} {target}: {decision.because}", hint=_how_to_allow(kind, target))
 
 
 def _target(host: str, port: int) -> str:
@@ -27,11 +36,11 @@ def _target(host: str, port: int) -> str:
         return f"{host}:{port}"  # policy says what is wrong with it
 
 
-def _how_to_allow(target: str) -> str:
+def _how_to_allow(kind: str, target: str) -> str:
     host, _, port = target.rpartition(":")
     elsewhere = json.dumps(f"{host}:{2 if port == '1' else 1}")
     rule = (
-        f"- {{match: {{action: {KIND}, host: {json.dumps(target)}}}, decision: allow, because: my server, "
+        f"- {{match: {{action: {kind}, host: {json.dumps(target)}}}, decision: allow, because: my server, "
         f"examples: {{match: [{json.dumps(target)}], not_match: [{elsewhere}]}}}}"
     )
     return f"to allow it, add this line to policies/default.yaml and start the daemon again: {rule}"
