@@ -90,6 +90,7 @@ class AgentModel:
         self._name = name
         self._level = level
         self._headers = headers
+        self._detached = _says_true(headers, DETACH, core.settings.api.detach)
         self._stopping = stopping
         self._once = threading.Lock()
 
@@ -155,7 +156,7 @@ class AgentModel:
                 return self._follow(task.id, published, think, cancel)
             except BaseException:
                 # Nobody listens any more: the client has gone, or is about to be told that this went wrong.
-                if not self._detached():
+                if not self._detached:
                     self._give_up(task.id)
                 raise
 
@@ -206,10 +207,6 @@ class AgentModel:
     def _header_workspace(self) -> str:
         return header_text(self._headers, WORKSPACE)
 
-    def _detached(self) -> bool:
-        asked = self._headers.get(DETACH, "").strip().lower()
-        return asked == "true" if asked else self._core.settings.api.detach
-
     def _give_up(self, task_id: str) -> None:
         with suppress(Conflict):  # it has ended meanwhile
             self._core.queue.cancel(task_id)
@@ -256,7 +253,7 @@ class AgentModel:
 
     def _refuse_end(self, task_id: str, cancel: threading.Event) -> None:
         """Raise when the client has gone away, or the daemon goes down."""
-        after = "goes on" if self._detached() else "is cancelled"
+        after = "goes on" if self._detached else "is cancelled"
         if self._stopping.is_set():
             raise Stopping(f"the daemon stops; task {task_id} {after}", hint="ask again when it is back")
         if cancel.is_set():
@@ -277,6 +274,13 @@ def header_text(headers: Mapping[str, str], name: str) -> str:
         return value.encode("latin-1").decode("utf-8")
     except (UnicodeEncodeError, UnicodeDecodeError):
         return value
+
+
+def _says_true(headers: Mapping[str, str], name: str, default: bool) -> bool:
+    value = headers.get(name, "").strip().lower()
+    if value not in ("", "true", "false"):
+        raise BadInput(f"the header {name} is {value[:40]!r}", hint="it is true or false")
+    return value == "true" if value else default
 
 
 def _concerns(event: Event, task_id: str, queued: bool) -> bool:
