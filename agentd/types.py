@@ -401,7 +401,10 @@ class Model(Protocol):
 class Models(Protocol):
     """A role's model: the first of its candidates that is there and well. Or one by its name."""
 
-    def for_role(self, role: str) -> Model: ...
+    def for_role(self, role: str, *, compact: bool | None = None) -> Model:
+        """`compact`: only a model whose profile says so, or says not so."""
+        ...
+
     def named(self, name: str) -> Model: ...
 
 

@@ -25,7 +25,7 @@ def judge(work: Work, step: Step, outcome: Outcome) -> Outcome:
     outcome = replace(outcome, checks=checks)
     if red:
         return replace(outcome, state=StepState.FAILED, text=f"{outcome.text}\n{describe(red)}".strip())
-    if outcome.state is not StepState.DONE or work.models.for_role("critic").profile.compact:
+    if outcome.state is not StepState.DONE or work.is_compact("critic"):
         return outcome
     critique = _ask(work, step, outcome)
     return outcome if critique.done else replace(outcome, state=StepState.FAILED, text=critique.advice)

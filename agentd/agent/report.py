@@ -50,7 +50,7 @@ def ended(work: Work, state: TaskState, reason: str, *, answer: str = "", checks
 def _answer(work: Work, outcomes: Sequence[Outcome]) -> str:
     """The words of the only step; of several, a model's summary if all it names stands in the results."""
     texts = [outcome.text for outcome in outcomes if outcome.text]
-    if len(texts) <= 1 or work.models.for_role("planner").profile.compact:
+    if len(texts) <= 1 or work.is_compact("planner"):
         return "\n".join(texts)
     facts = "\n".join(brief(turn) for turn in work.evidence[-30:])
     question = fill(

@@ -83,7 +83,7 @@ class Runner:
         work = self._work(task, journal, cancel)
         outcomes: list[Outcome] = []
         try:
-            chooser: Chooser = self._compact if self._is_compact() else self._constrained
+            chooser: Chooser = self._compact if work.is_compact("planner") else self._constrained
             plan = self._plan(work)
             if task.budget.steps == 0:
                 return report.planned(work, plan)
@@ -122,12 +122,9 @@ class Runner:
             emit=self.emit,
         )
 
-    def _is_compact(self) -> bool:
-        return self.models.for_role("planner").profile.compact
-
     def _plan(self, work: Work) -> Plan:
         work.limits.check()
-        plan = self._compact.plan(work) if self._is_compact() else make_plan(work)
+        plan = self._compact.plan(work) if work.is_compact("planner") else make_plan(work)
         work.plan = plan
         work.scope.journal.plan_made(plan)
         self.emit(EventKind.PLAN_MADE, work.task.id, {"steps": [step.intent for step in plan.steps]})

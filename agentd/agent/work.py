@@ -41,11 +41,12 @@ class Work:
     changed: dict[str, None] = field(default_factory=dict)
     """Paths, in the order in which they were first touched."""
     denials: int = 0
+    _compact: dict[str, bool] = field(default_factory=dict)
     _numbers: Callable[[], int] = field(default_factory=lambda: count(1).__next__)
 
     def model(self, role: str) -> Model:
         return JournalledModel(
-            self.models.for_role(role),
+            self._chosen(role),
             role=role,
             scope=self.scope,
             limits=self.limits,
@@ -53,6 +54,20 @@ class Work:
             record=self.record,
             emit=self.emit,
         )
+
+    def is_compact(self, role: str) -> bool:
+        """Whether the role's model is spoken to as a compact one: the same for the whole task, after a crash too."""
+        if role not in self._compact:
+            compact = self.models.for_role(role).profile.compact
+            kept = self.scope.journal.once(f"compact-{role}", Effect.PURE, lambda: {"compact": compact})
+            self._compact[role] = bool(kept["compact"])
+        return self._compact[role]
+
+    def _chosen(self, role: str) -> Model:
+        """The model that has the role now, if it is of the task's kind; else the best of that kind."""
+        model = self.models.for_role(role)
+        compact = self.is_compact(role)
+        return model if model.profile.compact == compact else self.models.for_role(role, compact=compact)
 
     def key(self) -> str:
         return f"{self._numbers():05d}"

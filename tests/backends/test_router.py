@@ -187,6 +187,12 @@ class World:
     def named(self, name: str) -> Model:
         return self.here.setdefault(name, Fake(name, profile=self.catalog.entry(name).profile))
 
+    def load(self, name: str, *, timeout: float = 1.0, cancel: threading.Event | None = None) -> dict[str, Any]:
+        return {"name": name}
+
+    def unload(self, name: str) -> None:
+        del self.here[name]
+
     def loaded(self) -> list[dict[str, Any]]:
         return [{"model": "/elsewhere/x.gguf", "pid": 1, "busy": False}]
 
