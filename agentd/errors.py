@@ -151,6 +151,23 @@ class NoGrammar(ModelError):
     code = "model.no_grammar"
 
 
+class NotServed(ModelError):
+    """The model cannot serve this very request, however often it is asked; the message says why."""
+
+    code = "model.not_served"
+
+
+class TooLong(NotServed):
+    """The prompt has more `tokens` than the model's `context` has room for."""
+
+    code = "model.too_long"
+
+    def __init__(self, message: str, *, hint: str = "", tokens: int = 0, context: int = 0) -> None:
+        super().__init__(message, hint=hint)
+        self.tokens = tokens
+        self.context = context
+
+
 class BadReply(ModelError):
     """A model's reply has the wrong form, also after a structured retry."""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from agentd.backends.frames import BrokenWire, FrameReader, send
-from agentd.errors import Cancelled, ModelError, NoGrammar, OutOfMemory, TooSlow
+from agentd.errors import Cancelled, ModelError, NoGrammar, NotServed, OutOfMemory, TooLong, TooSlow
 from agentd.sandbox.launch import clean_env, kill_group, spawn
 
 Frame: TypeAlias = dict[str, Any]
@@ -30,7 +30,7 @@ _CANCEL_GRACE = 10.0
 _CANCEL_LIMIT = 60.0
 """Seconds after which a process that does not end a cancelled request is killed, whatever else it says."""
 _LOG_TAIL = 4000
-_ERRORS = {"no_grammar": NoGrammar, "memory": OutOfMemory}
+_ERRORS = {"no_grammar": NoGrammar, "memory": OutOfMemory, "refused": NotServed}
 
 
 class Died(Exception):
@@ -232,8 +232,7 @@ class LlamaProcess:
             raise _late(self._name, watch.timeout)
         if not isinstance(error, dict):
             raise Died("it answered with nonsense and was killed")
-        kind = _ERRORS.get(str(error.get("kind")), ModelError)
-        raise kind(f"{self._name}: {error.get('message')}", hint=str(error.get("hint", "")))
+        raise _error(self._name, error)
 
     def _read(self) -> None:
         """The reader's thread: hands every frame to the request it belongs to, until the wire is broken."""
@@ -264,6 +263,14 @@ class LlamaProcess:
                 return why
             time.sleep(_POLL)
         return f"it was ended by signal {-code}" if code < 0 else f"it ended with exit code {code}"
+
+
+def _error(name: str, error: Frame) -> ModelError:
+    message, hint = f"{name}: {error.get('message')}", str(error.get("hint", ""))
+    tokens, context = error.get("tokens"), error.get("context")
+    if isinstance(tokens, int) and isinstance(context, int):
+        return TooLong(message, hint=hint or "send less text", tokens=tokens, context=context)
+    return _ERRORS.get(str(error.get("kind")), ModelError)(message, hint=hint)
 
 
 def _late(name: str, timeout: float) -> TooSlow:
