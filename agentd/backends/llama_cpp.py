@@ -138,16 +138,11 @@ class LlamaModel:
 
     def stop(self) -> None:
         """End the process, which gives all its memory back. Requests that run fail; the next one starts it again."""
-        with self._guard:
-            process, self._process = self._process, None
-        if process is None:
-            return
-        if self._states is None or self._closed.is_set():
-            process.stopped = True
-            process.kill()
-            return
-        process.end(_SAVING)
-        _bound(self._states)
+        if self._states is None or self._closed.is_set() or self._starting.locked():
+            self._discard()
+        elif (process := self._take()) is not None:
+            process.end(_SAVING)
+            _bound(self._states)
 
     def close(self) -> None:
         """Like `stop`, for ever: later requests are refused, also those that wait now. No states are kept."""
@@ -311,7 +306,7 @@ class LlamaModel:
             try:
                 return self._load_once(plan, cancel)
             except OutOfMemory as error:
-                self.stop()
+                self._discard()
                 less = fit.smaller(plan)
                 if less is None:
                     raise
@@ -320,7 +315,7 @@ class LlamaModel:
                     self._tell(EventKind.MODEL_SHRUNK, {"model": self._name, "from": plan.why, "to": less.why})
                 plan = less
             except (ModelError, Cancelled):
-                self.stop()
+                self._discard()
                 raise
         raise OutOfMemory(
             f"{self._name} ran out of memory {_TRIES} times while it was loaded, the last time with {plan.why}",
@@ -377,6 +372,18 @@ class LlamaModel:
         log.info("model loaded", **facts)
         if self._tell is not None:
             self._tell(EventKind.MODEL_LOADED, facts)
+
+    def _take(self) -> LlamaProcess | None:
+        with self._guard:
+            process, self._process = self._process, None
+        return process
+
+    def _discard(self) -> None:
+        """End the process without asking what it wants to keep."""
+        process = self._take()
+        if process is not None:
+            process.stopped = True
+            process.kill()
 
     def _died_loading(self, process: LlamaProcess, why: str) -> ModelError:
         """A process that memory ran out under says so in its last words, or is killed without any."""
