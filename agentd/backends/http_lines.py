@@ -97,7 +97,6 @@ class Lines:
         """`localhost` was allowed because it is this machine; a hosts file may say otherwise."""
         peer = str(found.getpeername()[0])
         if self._must_be_here and not ipaddress.ip_address(peer.partition("%")[0]).is_loopback:
-            _shut(found)
             raise ServerDown(f"{self.at} leads to {peer}, which is not this machine", hint="correct the hosts file")
 
     def give_back(self, line: _Line) -> None:
@@ -278,16 +277,22 @@ class Answer:
     def _trace(self, event: str, info: Mapping[str, Any]) -> None:
         """Called by the client at every turn of the exchange; learns the socket of a new connection."""
         if event.endswith(("connect_tcp.complete", "start_tls.complete")):
-            found: socket.socket = info["return_value"].get_extra_info("socket")
-            with self._lock:
-                self._line.socket = found
-                if self._state == "cut":
-                    _shut(found)
-                    raise _Cut
-            if event.endswith("connect_tcp.complete"):
-                self._lines.check_peer(found)
+            stream = info["return_value"]
+            try:
+                self._connected(stream.get_extra_info("socket"), new=event.endswith("connect_tcp.complete"))
+            except (_Cut, ServerDown):
+                stream.close()
+                raise
         elif event.endswith("send_request_headers.started"):
             self._line.connected = True
+
+    def _connected(self, found: socket.socket, *, new: bool) -> None:
+        with self._lock:
+            self._line.socket = found
+            if self._state == "cut":
+                raise _Cut
+        if new:
+            self._lines.check_peer(found)
 
     def _release(self) -> None:
         """The body has ended: the connection may serve another exchange."""
