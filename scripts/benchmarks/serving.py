@@ -79,7 +79,7 @@ class Server:
         connection.request("POST", path, json.dumps(asked), headers)
         answer = connection.getresponse()
         if answer.status != 200:
-            sys.exit(f"{self.name} answered {answer.status}: {answer.read()[:500].decode()}")
+            raise ConnectionError(f"{self.name} answered {answer.status}: {answer.read()[:500].decode()}")
         first, parts = 0.0, []
         for line in answer:
             if not line.startswith(b"data: {"):
