@@ -56,6 +56,7 @@ class App:
     gate: Gate
     catalog: LiveCatalog
     models: Router
+    replies: ReplyCache
     queue: Queue
     runner: Runner
     worker: Worker
@@ -107,6 +108,7 @@ def build(
     gate = Gate(tools | checks(), policy, audit, events.emit, outputs, clock)
     vault = Vault(db, clock, settings.vault_key_path)
     remotes = Remotes(secret=vault.get, policy=policy, record=audit.record)
+    replies = ReplyCache(db, clock, lambda: live.current.cache)
     models = Router(
         Pool(
             catalog.current,
@@ -119,7 +121,7 @@ def build(
         settings=lambda: live.current.router,
         remote=remotes.model,
         reach=remotes.reach,
-        cache=ReplyCache(db, clock, lambda: live.current.cache),
+        cache=replies,
         emit=events.emit,
     )
     queue = Queue(
@@ -155,6 +157,7 @@ def build(
         gate=gate,
         catalog=catalog,
         models=models,
+        replies=replies,
         queue=queue,
         runner=runner,
         worker=Worker(

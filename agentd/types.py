@@ -187,6 +187,8 @@ class TaskRequest:
     after: tuple[str, ...] = ()
     not_before: float | None = None
     deadline: float | None = None
+    cache: bool | None = None
+    """False: no kept replies of models, see `ModelRequest.cache`."""
     idempotency_key: str | None = None
 
 
@@ -205,6 +207,7 @@ class Task:
     after: tuple[str, ...] = ()
     not_before: float | None = None
     deadline: float | None = None
+    cache: bool = True
     state: TaskState = TaskState.QUEUED
     created: float = 0.0
     started: float | None = None

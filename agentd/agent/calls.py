@@ -43,6 +43,7 @@ class JournalledModel:
         key: Callable[[], str],
         record: Record,
         emit: Record,
+        cache: bool = True,
     ) -> None:
         self._model = model
         self._role = role
@@ -51,6 +52,7 @@ class JournalledModel:
         self._key = key
         self._record = record
         self._emit = emit
+        self._cache = cache
 
     @property
     def name(self) -> str:
@@ -78,6 +80,7 @@ class JournalledModel:
             client=self._scope.task,
             priority=Priority.NIGHT if self._scope.origin in _NOBODY_WAITS else request.priority,
             timeout=self._remaining(request.timeout),
+            cache=self._cache and request.cache,
         )
 
         def do() -> JsonObject:

@@ -9,7 +9,20 @@ from itertools import count
 from agentd.agent.calls import JournalledModel, Record
 from agentd.agent.limits import Limits, Repeats
 from agentd.tools.tool import Tool
-from agentd.types import Effect, JsonObject, Model, Models, Plan, Scope, Task, ToolCall, ToolGate, ToolResult, Usage
+from agentd.types import (
+    Effect,
+    JsonObject,
+    Model,
+    Models,
+    Origin,
+    Plan,
+    Scope,
+    Task,
+    ToolCall,
+    ToolGate,
+    ToolResult,
+    Usage,
+)
 from agentd.workspace.paths import Workspace
 
 
@@ -53,6 +66,7 @@ class Work:
             key=self.key,
             record=self.record,
             emit=self.emit,
+            cache=self.task.cache and self.task.origin is not Origin.EVAL,  # a suite measures models, not memory
         )
 
     def is_compact(self, role: str) -> bool:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from agentd import __version__
 from agentd.api.deps import Core
+from agentd.api.models import problem
 from agentd.errors import BadInput
 
 router = APIRouter(prefix="/api", tags=["daemon"])
@@ -25,7 +26,8 @@ class BackupBody(BaseModel):
 @v1.get("/status")
 @router.get("/status")
 def status(core: Core, request: Request) -> dict[str, Any]:
-    """Process, home, addresses, tasks in each state, and the models in memory."""
+    """Process, home, addresses, tasks in each state, the models in memory, what is wrong with the catalog; and the
+    `servers` of models, `stand_ins`, `drafts` and `cache` of `Router.status`."""
     started: float = request.app.state.started
     return {
         "pid": os.getpid(),
@@ -38,6 +40,8 @@ def status(core: Core, request: Request) -> dict[str, Any]:
         "queue": core.queue.counts(),
         "running": core.worker.running(),
         "models": core.models.loaded(),
+        **core.models.status(),
+        "catalog_problem": problem(core),
     }
 
 

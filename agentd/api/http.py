@@ -8,11 +8,13 @@ from collections.abc import Callable
 from fastapi import FastAPI
 
 from agentd import __version__
-from agentd.api import access, backends, daemon, parts, problems, secrets, settings, tasks, tool_server
+from agentd.api import access, backends, cache, daemon, models, parts, problems, secrets, settings, tasks, tool_server
 from agentd.api.limits import BodyLimit
 from agentd.api.request_id import RequestId
 from agentd.api.sse import Ticker
 from agentd.app import App
+from agentd.backends.pull import Puller
+from agentd.home import defaults_dir
 
 
 def create_app(app: App, *, shut_down: Callable[[], None] = lambda: None, url: str | None = None) -> FastAPI:
@@ -34,10 +36,11 @@ def create_app(app: App, *, shut_down: Callable[[], None] = lambda: None, url: s
     api.state.url = url
     api.state.started = app.clock.now()
     api.state.stopping = threading.Event()
+    api.state.puller = Puller(app.catalog.folder, defaults_dir() / "models")
     problems.install(api)
     api.add_middleware(BodyLimit)
     api.add_middleware(RequestId)
-    for part in (tasks, parts, access, backends, secrets, daemon, settings, tool_server):
+    for part in (tasks, parts, models, access, backends, secrets, cache, daemon, settings, tool_server):
         api.include_router(part.router)
     api.include_router(daemon.v1)
     return api

@@ -40,7 +40,8 @@ _SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Parts": {
         "tool": ("agentd.cli.tools:group", "The tools: list, show, call."),
-        "model": ("agentd.cli.models:group", "The models: list."),
+        "model": ("agentd.cli.models:group", "The models: list, show, pull, load, measure, remove."),
+        "cache": ("agentd.cli.cache:group", "Kept replies of models: list, show, forget."),
         "policy": ("agentd.cli.policy:group", "The rules: show, check a command, explain a task's decisions."),
         "audit": ("agentd.cli.audit:group", "The audit log: read it, verify it."),
     },

@@ -39,12 +39,15 @@ _check = click.option(
     "--check", "checks", metavar="CMD", multiple=True, help="Command that must exit 0 at the end; may be repeated."
 )
 
+_no_cache = click.option("--no-cache", is_flag=True, help="Let models reply anew, also to what they were asked before.")
+
 
 @command("run")
 @_goal
 @_workspace
 @_level
 @_check
+@_no_cache
 @click.option(
     "--timeout", metavar="S", type=click.FloatRange(0, min_open=True), help="Cancel it after S seconds, exit 124."
 )
@@ -54,6 +57,7 @@ def run(
     workspace: str,
     level: int | None,
     checks: tuple[str, ...],
+    no_cache: bool,
     timeout: float | None,
 ) -> int:
     """Do a task and follow it to its end.
@@ -62,7 +66,7 @@ def run(
     The daemon is started when none runs.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
-    request = _request(goal, workspace, level, checks)
+    request = _request(goal, workspace, level, checks, no_cache)
     client = ensure_daemon(invocation)
     task = _submit(client, request)
     try:
@@ -85,6 +89,7 @@ def run(
 @_workspace
 @_level
 @_check
+@_no_cache
 @click.option("--at", metavar="T", help="Not before T: 22:00, 2h, or an ISO date.")
 @click.option("--deadline", metavar="T", help="Not after T: 22:00, 2h, or an ISO date.")
 @click.option("--priority", metavar="N", type=int, default=0, help="Higher ones come first (0).")
@@ -96,6 +101,7 @@ def submit(
     workspace: str,
     level: int | None,
     checks: tuple[str, ...],
+    no_cache: bool,
     at: str | None,
     deadline: str | None,
     priority: int,
@@ -107,7 +113,7 @@ def submit(
     GOAL is what is to be done, in words; - reads it from stdin. The daemon is started when none runs.
     """
     now = time.time()
-    request = _request(goal, workspace, level, checks) | {
+    request = _request(goal, workspace, level, checks, no_cache) | {
         "not_before": times.future(at, now) if at else None,
         "deadline": times.future(deadline, now) if deadline else None,
         "priority": priority,
@@ -145,7 +151,9 @@ def verdict(task: Mapping[str, Any]) -> str:
     return f"{word}: {output.one_line(report.get('reason', ''))}".rstrip(": ")
 
 
-def _request(goal: tuple[str, ...], workspace: str, level: int | None, checks: tuple[str, ...]) -> dict[str, Any]:
+def _request(
+    goal: tuple[str, ...], workspace: str, level: int | None, checks: tuple[str, ...], no_cache: bool
+) -> dict[str, Any]:
     words = _from_stdin() if goal == ("-",) else " ".join(goal)
     if not words.strip():
         raise BadInput("the goal is empty", hint="say in words what is to be done")
@@ -155,7 +163,7 @@ def _request(goal: tuple[str, ...], workspace: str, level: int | None, checks: t
         "level": level,
         "checks": [{"kind": "command", "target": line} for line in checks],
         "origin": "cli",
-    }
+    } | ({"cache": False} if no_cache else {})
 
 
 def _from_stdin() -> str:

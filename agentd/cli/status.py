@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from agentd.cli import output
+from agentd.cli.cache import cache_line
 from agentd.cli.client import Client, endpoint
 from agentd.cli.follow import ENDED
 from agentd.cli.options import Invocation, command
@@ -55,12 +56,33 @@ def _status_text(status: Mapping[str, Any]) -> str:
     lines = [
         ("daemon", f"pid {status['pid']}, up {output.duration(status['uptime'])}, version {status['version']}"),
         ("home", status["home"]),
+        *([("catalog", problem["message"])] if (problem := status.get("catalog_problem")) else []),
         ("socket", status["socket"]),
         ("url", status["url"] or "none (api.tcp is off)"),
         ("tasks", ", ".join(under_way) + (f"; {', '.join(ended)}" if ended else "")),
         ("models", ", ".join(_model_name(model) for model in status["models"]) or "none in memory"),
+        *(("server", _server_text(server)) for server in status["servers"]),
+        *(("role", _stand_in_text(role)) for role in status["stand_ins"]),
+        ("cache", cache_line(status["cache"])),
     ]
     return "\n".join(f"{output.paint(name.ljust(6), 'dim')}  {text}" for name, text in lines)
+
+
+def _server_text(server: Mapping[str, Any]) -> str:
+    does = "well" if server["state"] == "closed" else "trying" if server["state"] == "half-open" else "failing"
+    words = [does, f"{server['answered']} replies", f"{server['failed']} failures"]
+    if server["running"]:
+        words.append(f"{server['running']} under way")
+    if server["usual"] is not None:
+        words.append(f"usually within {server['usual']:.1f} s")
+    if server["resting"]:
+        words.append(f"left alone for {server['resting']:.0f} s")
+    why = f" ({output.one_line(server['problem'], 120)})" if server["problem"] else ""
+    return f"{server['server']} {server['url']}: {', '.join(words)}{why}"
+
+
+def _stand_in_text(role: Mapping[str, Any]) -> str:
+    return f"{role['role']}: {role['model']} for {role['instead_of']} ({output.one_line(role['why'], 120)})"
 
 
 def _model_name(model: Mapping[str, Any]) -> str:

@@ -87,6 +87,7 @@ def _task(row: Mapping[str, Any], after: tuple[str, ...], plan: str | None, outc
         after=after,
         not_before=row["not_before"],
         deadline=row["deadline"],
+        cache=bool(row["cache"]),
         state=TaskState(row["state"]),
         created=row["created"],
         started=row["started"],
