@@ -1,4 +1,4 @@
-"""Endpoints of the parts: tools, models, audit, policy."""
+"""Endpoints of the parts: tools, audit, policy."""
 
 from __future__ import annotations
 
@@ -66,12 +66,6 @@ def call_tool(core: Core, request: Request, name: str, body: ToolCallBody) -> To
     _tool(core, name)
     call = ToolCall(tool=name, args=body.args)
     return run_tool(core, call, body.workspace, level_of(core, body.level), request.app.state.stopping)
-
-
-@router.get("/models")
-def list_models(core: Core) -> dict[str, Any]:
-    """The roles with their candidates in order, the models of the catalog, and which of them are in memory."""
-    return {"roles": core.catalog.current().roles, "models": core.models.describe(), "loaded": core.models.loaded()}
 
 
 @router.get("/audit")

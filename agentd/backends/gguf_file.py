@@ -113,7 +113,7 @@ def read(path: Path) -> GgufFile:
 
     Raises `ModelMissing` when there is no such file, `ModelError` when it is none, cut off, or cannot be read.
     """
-    parts = _parts(path)
+    parts = parts_of(path)
     found = _read_one(parts[0])
     tensors = dict(found.tensors)
     size = found.bytes
@@ -124,7 +124,8 @@ def read(path: Path) -> GgufFile:
     return replace(found, bytes=size, tensors=tensors, parts=parts)
 
 
-def _parts(path: Path) -> tuple[Path, ...]:
+def parts_of(path: Path) -> tuple[Path, ...]:
+    """The files that a model consists of, all there. Raises `ModelError` for a later part, `ModelMissing`."""
     named = _PART.fullmatch(path.name)
     if named is None:
         return (path,)

@@ -85,6 +85,28 @@ class Client:
     def delete(self, path: str, **query: object) -> Any:
         return self._call("DELETE", path, query=query)
 
+    def lines(self, path: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """What the daemon tells of long work, one thing after the other; the last is its end, `{"event": "done"}`."""
+        connection = self._connection(CONNECT_SECONDS)
+        try:
+            content = json.dumps(body).encode("utf-8", "surrogatepass")
+            reply = self._send(connection, "POST", path, content, {})
+            pipe = connection.sock
+            if reply.status != 200:
+                raise _error(reply.status, reply.read())
+            for line in _lines(reply, pipe, None):
+                told = _json(line, self.where)
+                if "error" in told:
+                    raise error_of(told)
+                yield told
+                if told["event"] == "done":
+                    return
+            raise _unreachable(f"the daemon at {self.where} has gone")
+        except (OSError, http.client.HTTPException) as error:
+            raise _unreachable(f"the daemon at {self.where} has gone: {error}") from None
+        finally:
+            connection.close()
+
     def task(self, task_id: str) -> dict[str, Any]:
         found: dict[str, Any] = self.get(f"/api/tasks/{quote(task_id, safe='')}")
         return found
