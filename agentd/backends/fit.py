@@ -16,6 +16,8 @@ MOST_SEQUENCES = 8
 CPU_BATCH = 256
 GPU_BATCH = 512
 """Tokens computed at once."""
+_ROWS = 64
+"""Of how many of them all logits are held, beside one for each sequence."""
 _LONGEST_UNASKED = 16_384
 """Tokens of context that a model gets when none are configured and all fit."""
 _SHORTEST_USEFUL = 2048
@@ -30,6 +32,7 @@ _GPU_START = 300_000_000
 """Bytes that a card's runtime takes for itself."""
 _EXTRA_SHARE = 0.5
 """Of what is left beside one conversation, more of them may take so much."""
+_MOST_KEPT = 256_000_000
 _CLEARLY_LESS = 0.96
 """A load that fails costs seconds: the next one takes at most so much of the memory."""
 _EFFICIENCY = 0.7
@@ -64,6 +67,8 @@ class LoadPlan:
     vram_bytes: int
     ram_bytes: int
     kv_bytes: int
+    kept_bytes: int
+    """What may be taken besides, for conversations that had to make room for others."""
     expected: float
     """About so many tokens a second, for one conversation."""
     why: str
@@ -84,6 +89,7 @@ class LoadPlan:
             "ram_bytes": self.ram_bytes,
             "vram_bytes": self.vram_bytes,
             "kv_bytes": self.kv_bytes,
+            "kept_bytes": self.kept_bytes,
             "expected": self.expected,
             "why": self.why,
         }
@@ -251,6 +257,7 @@ def _planned(step: _Step, shape: Shape, devices: Devices, wanted: Wanted) -> Loa
         vram_bytes=vram,
         ram_bytes=ram,
         kv_bytes=round(sum(kv)),
+        kept_bytes=round(max(0, min(_MOST_KEPT, sum(kv) / 2, (ram_budget(devices) - ram) / 4))),
         expected=_expected(shape, devices, first, step),
         why="",
         shape=shape,
@@ -270,8 +277,8 @@ def _compute_bytes(step: _Step, shape: Shape) -> int:
     batch = GPU_BATCH if step.gpu_layers else CPU_BATCH
     seen = step.cells if step.unified else step.context
     quick = step.gpu_layers > 0 or step.kv_type != "f16"
-    numbers = shape.vocabulary + 8 * shape.embedding + 3 * shape.feed_forward + seen * (2 if quick else shape.heads + 1)
-    return 4 * batch * numbers
+    inside = batch * (8 * shape.embedding + 3 * shape.feed_forward + seen * (2 if quick else shape.heads + 1))
+    return 4 * max(inside, min(batch, _ROWS + step.sequences) * shape.vocabulary)
 
 
 def _fits(each: LoadPlan, devices: Devices) -> bool:

@@ -347,6 +347,7 @@ class LlamaModel:
             "context": plan.context,
             "sequences": plan.sequences,
             "cells": plan.cells,
+            "kept_bytes": plan.kept_bytes,
             "unified": plan.unified,
             "gpu_layers": plan.gpu_layers,
             "kv_type": plan.kv_type,

@@ -413,3 +413,10 @@ def test_a_file_is_requantised_once_and_used_as_it_came_when_that_cannot_be(gguf
     plain = load()
     assert plain.count("one two") > 0
     plain.close()
+
+
+def test_what_was_computed_is_what_it_takes(model: LlamaModel) -> None:
+    model.chat(raw("word " * 1000, max_tokens=2))
+    taken = model.stats()["rss_bytes"]
+    assert model.plan is not None
+    assert 0.4 * model.plan.ram_bytes < taken < 1.25 * (model.plan.ram_bytes + model.plan.kept_bytes)
