@@ -33,7 +33,7 @@ class Abilities:
 
     def learn(self, said: str, payload: Mapping[str, Any]) -> bool:
         """Take from what a server said to a refused request what it cannot do; whether anything was learned."""
-        if "max_completion_tokens" in said and "max_tokens" in payload:
+        if "max_completion_tokens" in said and "max_tokens" in payload and self.limit == "max_tokens":
             self.limit = "max_completion_tokens"
             return True
         named = {name for name in _OPTIONAL if name in said and name in payload} - self.without

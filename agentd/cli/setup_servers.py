@@ -26,7 +26,9 @@ _LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 @command("setup")
-@click.option("--port", "ports", multiple=True, type=click.IntRange(1, 65535), help="Look at this port, too.")
+@click.option(
+    "--port", "ports", multiple=True, type=click.IntRange(1, 65535), help="Look at this port, not at the usual ones."
+)
 def setup(invocation: Invocation, ports: tuple[int, ...]) -> None:
     """Look for model servers on this machine and offer to use them; show what fits into its memory.
 
@@ -36,7 +38,7 @@ def setup(invocation: Invocation, ports: tuple[int, ...]) -> None:
     catalog = Catalog.load(home.models_dir, defaults_dir() / "models")
     devices = here()
     fits = [_fit(entry, devices) for entry in catalog.models.values() if entry.backend == "llama_cpp"]
-    found = [each for each in look_around((*ports, *KINDS)) if each.port != _own_port(home)]
+    found = [each for each in look_around(ports or tuple(KINDS)) if each.port != _own_port(home)]
     known = {each.port: name for each in found if (name := _name_of(catalog, each.port))}
     news = [(each, name) for each, name in _named(found, catalog) if each.port not in known]
     if not invocation.json:

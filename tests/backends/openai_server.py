@@ -52,8 +52,11 @@ class Turn(BaseHTTPRequestHandler):
         return
 
     def handle(self) -> None:
+        owner = self.server.owner  # type: ignore[attr-defined]
+        owner.connections.add(self.connection)
         with suppress(OSError):
             super().handle()
+        owner.connections.discard(self.connection)
 
     @property
     def body(self) -> dict[str, Any]:
@@ -103,6 +106,7 @@ class OpenAiServer:
     play: Play
     tls: ssl.SSLContext | None = None
     requests: list[Request] = field(default_factory=list)
+    connections: set[socket.socket] = field(default_factory=set)
 
     def __enter__(self) -> Self:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Turn)
@@ -117,6 +121,9 @@ class OpenAiServer:
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+        for connection in list(self.connections):
+            with suppress(OSError):
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
     @property
     def port(self) -> int:
