@@ -16,7 +16,7 @@ from starlette.requests import HTTPConnection
 from agentd.api.conversation import Conversation, read
 from agentd.api.narration import lines, reply
 from agentd.app import App
-from agentd.errors import BadInput, Cancelled, Conflict, NotFound, Stopping
+from agentd.errors import BadInput, Cancelled, Conflict, NotFound, Stopping, StoreError
 from agentd.events import Event, EventKind
 from agentd.types import (
     AccessLevel,
@@ -208,7 +208,7 @@ class AgentModel:
         return header_text(self._headers, WORKSPACE)
 
     def _give_up(self, task_id: str) -> None:
-        with suppress(Conflict):  # it has ended meanwhile
+        with suppress(Conflict, StoreError):  # it has ended meanwhile, or the daemon has: why must reach the client
             self._core.queue.cancel(task_id)
 
     # following it ----------------------------------------------------------------------------------------------------
