@@ -32,7 +32,7 @@ _GPU_START = 300_000_000
 """Bytes that a card's runtime takes for itself."""
 _EXTRA_SHARE = 0.5
 """Of what is left beside one conversation, more of them may take so much."""
-_MOST_KEPT = 256_000_000
+_MOST_KEPT = 512_000_000
 _CLEARLY_LESS = 0.96
 """A load that fails costs seconds: the next one takes at most so much of the memory."""
 _EFFICIENCY = 0.7
@@ -257,7 +257,7 @@ def _planned(step: _Step, shape: Shape, devices: Devices, wanted: Wanted) -> Loa
         vram_bytes=vram,
         ram_bytes=ram,
         kv_bytes=round(sum(kv)),
-        kept_bytes=round(max(0, min(_MOST_KEPT, sum(kv) / 2, (ram_budget(devices) - ram) / 4))),
+        kept_bytes=round(max(0, min(_MOST_KEPT, sum(kv) / 3, (ram_budget(devices) - ram) / 4))),
         expected=_expected(shape, devices, first, step),
         why="",
         shape=shape,

@@ -118,12 +118,7 @@ class Pool:
 
     def profile(self, name: str) -> ModelProfile:
         """With the context that it was loaded with, where the catalog leaves that to what fits. Raises `NotFound`."""
-        entry = self._catalog().entry(name)
-        with self._changed:
-            seat = self._seats.get(name)
-        plan = seat.model.plan if seat is not None else None
-        fits = plan is not None and entry.context is None
-        return replace(entry.profile, context=plan.context) if fits and plan is not None else entry.profile
+        return self._profile(self._catalog().entry(name))
 
     def load(self, name: str, *, timeout: float = _PATIENCE, cancel: threading.Event | None = None) -> dict[str, Any]:
         """Load a model now; its row of `describe`. Raises `NotFound`, `ModelError`, `Cancelled`."""
@@ -363,13 +358,21 @@ class Pool:
             "backend": entry.backend,
             "file": str(path) if path is not None else entry.source,
             "state": "loaded" if pid is not None else "available" if path is not None else "missing",
-            "size": path.stat().st_size if path is not None else None,
-            "context": self.profile(entry.name).context,
+            "size": _size(path),
+            "context": self._profile(entry).context,
             "compact": entry.profile.compact,
             "requantise": entry.requantise,
             "pid": pid,
         }
         return row | (self._outlook(entry, seat) if entry.backend == "llama_cpp" and path is not None else {})
+
+    def _profile(self, entry: ModelEntry) -> ModelProfile:
+        with self._changed:
+            seat = self._seats.get(entry.name)
+        plan = seat.model.plan if seat is not None else None
+        if plan is None or entry.context is not None:
+            return entry.profile
+        return replace(entry.profile, context=plan.context)
 
     def _outlook(self, entry: ModelEntry, seat: _Seat | None) -> dict[str, Any]:
         try:
@@ -385,6 +388,13 @@ class Pool:
 def _read_shape(path: Path, changed: int, size: int) -> Shape:
     """`changed` and `size` tell one state of the file from the next."""
     return gguf_file.read(path).shape
+
+
+def _size(path: Path | None) -> int | None:
+    try:
+        return None if path is None else sum(part.stat().st_size for part in gguf_file.parts_of(path))
+    except (OSError, ModelError):
+        return None  # it went while it was looked at, or part of it is missing
 
 
 def _file(entry: ModelEntry) -> Path:

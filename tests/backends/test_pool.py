@@ -173,7 +173,7 @@ def test_as_many_as_fit_are_in_memory(tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_beside_takes_the_place_of_another(tmp_path: Path) -> None:
-    models = pool(tmp_path, max_loaded=0, devices=replace(ROOMY, ram_total=1024**3, ram_free=750_000_000))
+    models = pool(tmp_path, max_loaded=0, devices=replace(ROOMY, ram_total=1024**3, ram_free=630_000_000))
     try:
         say(models.for_role("planner"))
         pid = models.loaded()[0]["pid"]
