@@ -287,8 +287,9 @@ class Download:
                 file.truncate(start)
                 file.seek(start)
                 self._copy(reply, file, start)
-        if self._size is not None and self._kept() < self._size:
-            raise _Broken(f"{self._kept():,} of {self._size:,} bytes came")
+        came = self._part.stat().st_size
+        if self._size is not None and came < self._size:
+            raise _Broken(f"{came:,} of {self._size:,} bytes came")
 
     def _headers(self, start: int) -> dict[str, str]:
         headers = {"Accept-Encoding": "identity"}
@@ -327,7 +328,7 @@ class Download:
 
     def _copy(self, reply: httpx2.Response, file: Any, at: int) -> None:
         since, started = at, time.monotonic()
-        for chunk in reply.iter_raw(_CHUNK):
+        for chunk in reply.iter_raw():  # as it comes: what waits in a buffer is lost with the connection
             self._stop_if_cancelled()
             at += len(chunk)
             if self._size is not None and at > self._size:
