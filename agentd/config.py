@@ -67,6 +67,14 @@ class ApiSettings(Section):
         description="Requests of one key over TCP in a minute, at once or spread; 0 for no limit.",
         json_schema_extra=LIVE,
     )
+    requests_at_once: int = Field(
+        128, ge=1, le=4096, description="Requests for replies that may run or wait at once; more get status 429."
+    )
+    unknown_model: str = Field(
+        "",
+        description="Model or role that answers requests for models which are not known here; empty to refuse them.",
+        json_schema_extra=LIVE,
+    )
 
 
 class AgentSettings(Section):

@@ -10,6 +10,8 @@ from fastapi import FastAPI
 from agentd import __version__
 from agentd.api import access, backends, cache, daemon, models, parts, problems, secrets, settings, tasks, tool_server
 from agentd.api.limits import BodyLimit
+from agentd.api.openai import routes as openai
+from agentd.api.openai.bridge import Bridge
 from agentd.api.request_id import RequestId
 from agentd.api.sse import Ticker
 from agentd.app import App
@@ -33,6 +35,7 @@ def create_app(app: App, *, shut_down: Callable[[], None] = lambda: None, url: s
     api.state.app = app
     api.state.ticker = Ticker(app.bus)
     api.state.shut_down = shut_down
+    api.state.bridge = Bridge(app.settings.api.requests_at_once)
     api.state.url = url
     api.state.started = app.clock.now()
     api.state.stopping = threading.Event()
@@ -43,4 +46,5 @@ def create_app(app: App, *, shut_down: Callable[[], None] = lambda: None, url: s
     for part in (tasks, parts, models, access, backends, secrets, cache, daemon, settings, tool_server):
         api.include_router(part.router)
     api.include_router(daemon.v1)
+    api.include_router(openai.router, prefix="/v1")
     return api

@@ -1,14 +1,17 @@
-"""Errors as HTTP answers: a status for each code, and one JSON form."""
+"""Errors as HTTP answers: a status for each code, and one JSON form; below /v1 that of OpenAI."""
 
 from __future__ import annotations
 
+import json
 import math
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from agentd.api.openai.errors import error_object, is_openai, openai_status
 from agentd.errors import AgentdError, BadInput
 from agentd.telemetry import get_logger
 
@@ -35,8 +38,11 @@ _STATUS = {
     "model.failed": 503,
     "model.memory": 503,
     "model.missing": 503,
+    "model.no_grammar": 422,
+    "model.not_served": 422,
     "model.refused": 502,
     "model.server_failed": 502,
+    "model.too_long": 422,
     "model.too_slow": 504,
     "model.unreachable": 503,
     "store.unusable": 503,
@@ -52,41 +58,59 @@ class TooLarge(BadInput):
     code = "input.too_large"
 
 
-def answer(error: AgentdError) -> JSONResponse:
-    """The answer that says what failed; usable as an ASGI application of its own."""
-    status = _STATUS.get(error.code, 409 if error.code.startswith("task.") else 500)
-    # What is at fault may be quoted, and half a character in it cannot be sent.
-    words = (text.encode("utf-8", "backslashreplace").decode() for text in (error.code, error.message, error.hint))
-    body = dict(zip(("code", "message", "hint"), words, strict=True))
+def answer(error: AgentdError) -> ASGIApp:
+    """The answer that says what failed, as an ASGI application: whoever is asked decides its form."""
+
+    async def said(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer_to(scope["path"], error)(scope, receive, send)
+
+    return said
+
+
+def answer_to(path: str, error: AgentdError) -> Response:
+    """The answer to a request for `path`."""
+    status = status_of(error, path)
+    if is_openai(path):
+        body = error_object(error, status, path)
+    else:
+        body = {"code": error.code, "message": error.message, "hint": error.hint}
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
-    return JSONResponse({"error": body}, status_code=status, headers=headers)
+    # ASCII, because a message may quote what is no text: half of a surrogate pair.
+    return Response(json.dumps({"error": body}), status, headers, "application/json")
+
+
+def status_of(error: AgentdError, path: str) -> int:
+    """The HTTP status of an error of a request for `path`."""
+    status = _STATUS.get(error.code, 409 if error.code.startswith("task.") else 500)
+    return openai_status(error, status) if is_openai(path) else status
 
 
 def install(api: FastAPI) -> None:
     """Let every error leave in the one form."""
 
     @api.exception_handler(AgentdError)
-    async def known(request: Request, error: AgentdError) -> JSONResponse:
-        return answer(error)
+    async def known(request: Request, error: AgentdError) -> Response:
+        return answer_to(request.url.path, error)
 
     @api.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return answer(BadInput("; ".join(_describe(e) for e in error.errors()), hint="see /openapi.json"))
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        return answer_to(
+            request.url.path, BadInput("; ".join(_describe(e) for e in error.errors()), hint="see /openapi.json")
+        )
 
     @api.exception_handler(HTTPException)
-    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+    async def refused(request: Request, error: HTTPException) -> Response:
         problem = AgentdError(f"{error.detail}: {request.method} {request.url.path}", hint="see /openapi.json")
         problem.code = {404: "input.not_found", 405: "input.method"}.get(error.status_code, "input.invalid")
-        return answer(problem)
+        return answer_to(request.url.path, problem)
 
     @api.exception_handler(Exception)
-    async def unexpected(request: Request, error: Exception) -> JSONResponse:
+    async def unexpected(request: Request, error: Exception) -> Response:
         log.error("a request failed", method=request.method, path=request.url.path, exc_info=error)
-        return answer(
-            AgentdError(f"internal error: {type(error).__name__}: {error}", hint="the daemon's log says more")
-        )
+        unknown = AgentdError(f"internal error: {type(error).__name__}: {error}", hint="the daemon's log says more")
+        return answer_to(request.url.path, unknown)
 
 
 def _describe(error: dict[str, object]) -> str:

@@ -1,0 +1,51 @@
+"""What every endpoint of replies does with a request before models are asked, and what it takes from its headers."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import Any
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from agentd.api.openai.body import read_json
+from agentd.api.openai.bridge import Bridge, Job
+from agentd.api.openai.sampling import another_seed
+from agentd.errors import Cancelled
+from agentd.types import Model, ModelReply, ModelRequest
+
+
+def bridge_of(request: Request) -> Bridge:
+    bridge: Bridge = request.app.state.bridge
+    return bridge
+
+
+async def fields_of(request: Request) -> dict[str, Any]:
+    """The JSON object that was sent. Raises `Refused`; `Cancelled` when the client went away too early."""
+    try:
+        return read_json(await request.body())
+    except ClientDisconnect:
+        raise Cancelled("the client has gone away") from None
+
+
+def of_headers(request: Request) -> dict[str, Any]:
+    """The parts of a `ModelRequest` that headers decide: whose it is, and whether an earlier reply will do."""
+    key = request.headers.get("authorization") or request.headers.get("x-api-key") or ""
+    return {
+        "client": f"api-{hashlib.sha256(key.encode('utf-8', 'replace')).hexdigest()[:8]}",
+        "cache": "no-cache" not in request.headers.get("cache-control", "").lower(),
+    }
+
+
+def several(model: Model, request: ModelRequest, count: int) -> list[Job]:
+    """The same request `count` times, each with a seed of its own."""
+    return [(model, replace(request, seed=another_seed(request.seed, number))) for number in range(count)]
+
+
+async def replies(request: Request, jobs: list[Job]) -> list[ModelReply]:
+    """The replies to all jobs; cancelled when the client goes away."""
+    bridge = bridge_of(request)
+    with bridge.seat():
+        async with bridge.generate(jobs, request.receive, stream=False) as generation:
+            return await generation.replies(len(jobs))
