@@ -309,6 +309,8 @@ class TokenLogprob:
     bytes: tuple[int, ...] = ()
     id: int = -1
     top: tuple[tuple[str, float], ...] = ()
+    top_ids: tuple[int, ...] = ()
+    """The numbers of the tokens in `top`, where they are known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
