@@ -19,6 +19,8 @@ from agentd.tools.tool import Tool
 from agentd.types import Grounding, Message, Model, ModelRequest, Step, ToolCall
 
 TOOLS_SHOWN = 5
+LONG_FILE = 200
+"""Lines; a longer file is edited in place even by a model that is better at writing whole ones."""
 _FENCE = re.compile(r"^(`{3,}|~{3,})[ \t]*([^\n]*)\n(.*?)^\1[ \t]*$", re.MULTILINE | re.DOTALL)
 _ENDS = {
     End.ANSWER: "Say the result in a few plain sentences, with the names and numbers as they stand in the results.",
@@ -37,7 +39,8 @@ class Constrained:
     def next(self, work: Work, step: Step, seen: Sequence[Evidence], advice: str) -> Act | Stop:
         model = work.model(self.role)
         talk = messages(work, step, seen, advice)
-        shown = self.narrow.best(f"{step.intent} {work.task.goal}", TOOLS_SHOWN)
+        nearest = self.narrow.best(f"{step.intent} {work.task.goal}", TOOLS_SHOWN + 1)
+        shown = _fitting(model, nearest, seen)[:TOOLS_SHOWN]
         if model.profile.think:
             talk.append(_thought(model, talk))
         name = self._choose(model, talk, shown)
@@ -62,6 +65,14 @@ class Constrained:
         if reply not in names:
             raise BadReply(f"the model chose {reply!r:.80}; there are {', '.join(names)}")
         return reply
+
+
+def _fitting(model: Model, tools: Sequence[Tool], seen: Sequence[Evidence]) -> tuple[Tool, ...]:
+    """Without `edit_file` for a model that had better write whole files, as long as the files are short."""
+    long = any(turn.result.text.count("\n") > LONG_FILE for turn in seen)
+    if model.profile.edit_format != "whole" or long or not any(tool.name == "write_file" for tool in tools):
+        return tuple(tools)
+    return tuple(tool for tool in tools if tool.name != "edit_file")
 
 
 def _thought(model: Model, talk: Sequence[Message]) -> Message:

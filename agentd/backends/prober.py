@@ -1,0 +1,105 @@
+"""Probes a model after it was loaded for the first time, when nobody needs it, and on demand."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from agentd.backends import gguf_file
+from agentd.backends.catalog import Catalog, ModelEntry
+from agentd.backends.probe import PATIENCE, Findings, Probe, Render, Tell
+from agentd.backends.profiles import Profiles
+from agentd.errors import AgentdError, Cancelled
+from agentd.events import Bus, Event, EventKind
+from agentd.telemetry import get_logger
+from agentd.types import Model
+
+_IDLE = 5.0
+"""Seconds after a load before its model is probed: what it was loaded for comes first."""
+_LISTEN = 0.5
+
+log = get_logger(__name__)
+
+
+@dataclass(kw_only=True)
+class Prober:
+    """`model` gives a model by its name, `render` its chat template where that is at hand."""
+
+    catalog: Callable[[], Catalog]
+    model: Callable[[str], Model]
+    render: Callable[[ModelEntry], Render | None]
+    profiles: Profiles
+    bus: Bus
+    enabled: bool = True
+    idle: float = _IDLE
+    _stopped: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def probe(
+        self,
+        name: str,
+        *,
+        tell: Tell = lambda words: None,
+        cancel: threading.Event | None = None,
+        patience: float = PATIENCE,
+    ) -> Findings:
+        """Ask the model, and keep what was found. Raises `NotFound`, `ModelError`, `Cancelled`."""
+        catalog = self.catalog()
+        entry = catalog.entry(name)
+        path = entry.available
+        probe = Probe(
+            self.model(name),
+            render=self.render(entry),
+            template=None if path is None or entry.backend != "llama_cpp" else gguf_file.read(path).chat_template,
+            tell=tell,
+            cancel=cancel,
+            patience=patience,
+        )
+        found = probe.run()
+        self.profiles.put(entry, found, catalog.servers.get(entry.server or ""))
+        return found
+
+    def start(self) -> None:
+        """Watch for models that are loaded for the first time."""
+        if self.enabled:
+            self._thread = threading.Thread(target=self._watch, name="probes", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _watch(self) -> None:
+        with self.bus.listen() as published:
+            while not self._stopped.is_set():
+                try:
+                    event = published.get(timeout=_LISTEN)
+                except queue.Empty:
+                    continue
+                if event.kind == EventKind.MODEL_LOADED:
+                    self._on_load(event)
+
+    def _on_load(self, event: Event) -> None:
+        """A probe that fails is tried again at the next load."""
+        name = str(event.data.get("model", ""))
+        try:
+            if not self._is_new(name) or self._stopped.wait(self.idle):
+                return
+            found = self.probe(name, cancel=self._stopped)
+            log.info(
+                "a model was probed", model=name, dialect=found.dialect, calls=found.parse_rate, took=found.seconds
+            )
+        except Cancelled:
+            pass  # the daemon stops
+        except AgentdError as error:
+            log.warning("a model could not be probed", model=name, why=error.message)
+
+    def _is_new(self, name: str) -> bool:
+        """A compact model is spoken to in a way of its own, of which a probe would say nothing."""
+        entry = self.catalog().models.get(name)
+        if entry is None or entry.backend != "llama_cpp" or entry.profile.compact or entry.embedding:
+            return False
+        return self.profiles.get(entry) is None
