@@ -119,9 +119,9 @@ class ChatTemplate:
             yield chat, tools or None
             if any("tool_calls" in message for message in chat):
                 yield [_with_short_ids(message) for message in chat], tools
-        worded = chat if own_tools and not tools else _in_words(chat, tools)
+        worded = chat if own_tools and not tools else in_words(chat, tools)
         # Many templates know neither system nor tool messages and want user and assistant in turn.
-        for form in (worded, _in_turn(_in_words(worded, []))):
+        for form in (worded, _in_turn(in_words(worded, []))):
             yield form, None
             yield form, []
 
@@ -330,7 +330,7 @@ def _short(name: str) -> str:
     return hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[:9]
 
 
-def _in_words(chat: Sequence[Dict], tools: Sequence[Dict]) -> list[Dict]:
+def in_words(chat: Sequence[Dict], tools: Sequence[Dict]) -> list[Dict]:
     """Tools, calls and their results as text, in the way of Hermes, which most models have seen."""
     made = [_worded(message) for message in chat]
     if tools:

@@ -13,6 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, TypeAlias
 
 from agentd.backends.catalog import ServerEntry
+from agentd.backends.dialects import Reading
 from agentd.backends.http_lines import Answer, Limits, Lines, address_of
 from agentd.backends.json_schema import problems
 from agentd.backends.openai_replies import ReplyReader, events_of, object_of, said_in, short
@@ -243,8 +244,20 @@ class _Asking:
         self.sent = False
 
     def freely(self, request: ModelRequest) -> ModelReply:
-        """Without a constraint that could be refused."""
-        return self._learning(request, self._able, self._tell)
+        """Without a schema. A server that knows no tools, or a model that writes its calls as text, does as well."""
+        if not request.tools or request.tool_choice == "none" or request.prompt is not None:
+            return self._learning(request, self._able, self._tell)
+        try:
+            reply = self._learning(request, self._able, self._tell)
+        except ServerRefused as error:
+            if error.status not in _REFUSED_FORM or self.sent or not self._able.tools or "tool" not in error.message:
+                raise
+            able = replace(self._able, tools=False)
+            reply = self._learning(request, able, self._tell)
+            self._able.tools = False
+        if request.tool_choice == "required" and not reply.tool_calls and reply.finish_reason == "stop":
+            raise BadReply(f"{self._model.name} called none of the tools, though it had to: {short(reply.text)!r}")
+        return reply
 
     def held(self, request: ModelRequest) -> ModelReply:
         """By the surest form that the server takes. Raises `NoGrammar` when there is none, or when it does not keep to
@@ -330,25 +343,26 @@ class _Asking:
 
     def _once(self, request: ModelRequest, payload: JsonObject, tell: OnDelta) -> ModelReply:
         reader = ReplyReader(request, model=self._model.name, at=self._link.at)
+        ear = _Ear(request, tell)
         limits = Limits(self._deadline, _room(request), self._cancel)
         with self._link.exchange(
             "POST", path_of(request), payload, model=self._model.model, client=request.client, limits=limits
         ) as answer:
             kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
             if kind == "text/event-stream":
-                self._read_events(reader, answer, request, tell)
+                self._read_events(reader, answer, request, ear)
             elif kind.endswith("json"):
                 for delta in reader.whole(b"".join(answer.pieces())):
-                    tell(delta)
+                    ear.hear(delta)
             else:
                 shown = short(b"".join(answer.pieces())[:2000].decode("utf-8", "replace"))
                 raise BrokenReply(
                     f"{self._link.at} answers with {kind or 'something without a type'}: {shown!r}",
                     hint="is it a server with OpenAI's API, and is its address right?",
                 )
-            return reader.end(time.monotonic() - self._started)
+            return ear.end(reader.end(time.monotonic() - self._started))
 
-    def _read_events(self, reader: ReplyReader, answer: Answer, request: ModelRequest, tell: OnDelta) -> None:
+    def _read_events(self, reader: ReplyReader, answer: Answer, request: ModelRequest, ear: _Ear) -> None:
         left = 10_000 + 64 * request.max_tokens
         try:
             for event in events_of(answer.pieces(), self._link.at):
@@ -356,7 +370,7 @@ class _Asking:
                 if left < 0:
                     raise BrokenReply(f"{self._link.at} sends more events than the reply can have tokens")
                 for delta in reader.feed(event):
-                    tell(delta)
+                    ear.hear(delta)
                 if reader.complete:
                     answer.settle()
                     return
@@ -378,6 +392,52 @@ class _Asking:
         if delta.call is not None:
             delta = Delta(text=delta.call.arguments)
         self._tell(delta)
+
+
+class _Ear:
+    """Reads on in what a server takes for plain text: thoughts between tags, and calls that it did not recognise."""
+
+    def __init__(self, request: ModelRequest, tell: OnDelta) -> None:
+        self._tell = tell
+        self._plain = request.prompt is not None
+        self._reading = Reading(() if request.tool_choice == "none" else request.tools)
+        self._heard = 0
+        self._calls = 0
+        """Those that the server recognised; whatever else looks like one is text then."""
+
+    def hear(self, delta: Delta) -> None:
+        if delta.call is not None:
+            self._calls = max(self._calls, delta.call.index + 1)
+        self._heard += len(delta.text)
+        if self._plain or not delta.text:
+            self._tell(delta)
+            return
+        found = self._reading.feed(delta.text)
+        if delta.reasoning or delta.logprobs:
+            self._tell(replace(delta, text=""))
+        self._pass(found)
+
+    def end(self, reply: ModelReply) -> ModelReply:
+        if rest := reply.text[self._heard :]:
+            self.hear(Delta(text=rest))
+        if self._plain:
+            return reply
+        self._pass(self._reading.end())
+        calls = self._reading.calls
+        if calls and self._calls:
+            raise BrokenReply(f"{reply.model} calls tools in its text and beside it at once")
+        finish = "tool_calls" if calls and reply.finish_reason == "stop" else reply.finish_reason
+        return replace(
+            reply,
+            text=self._reading.text,
+            reasoning=reply.reasoning + self._reading.reasoning,
+            tool_calls=reply.tool_calls or calls,
+            finish_reason=finish,
+        )
+
+    def _pass(self, deltas: Sequence[Delta]) -> None:
+        for delta in deltas:
+            self._tell(delta)
 
 
 def _room(request: ModelRequest) -> int:

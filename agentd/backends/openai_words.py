@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from agentd.backends.chat_template import in_words
 from agentd.types import JsonObject, Message, ModelRequest
 
 Form: TypeAlias = Literal["json_schema", "json_object", "tools", "text"]
@@ -26,6 +27,7 @@ class Abilities:
     form: Form = "json_schema"
     streams: bool = True
     tools: bool = True
+    """Else they are described in words, and calls are read out of the text."""
     limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """What it calls the most tokens of a reply."""
     without: set[str] = field(default_factory=set)
@@ -70,10 +72,32 @@ def _chat(request: ModelRequest, able: Abilities) -> dict[str, Any]:
     if request.logprobs is not None:
         payload |= {"logprobs": True, "top_logprobs": request.logprobs}
     if request.tools and request.tool_choice != "none":
-        payload |= {"tools": [_tool(each) for each in request.tools], "tool_choice": request.tool_choice}
+        if able.tools:
+            payload |= {"tools": [_tool(each) for each in request.tools], "tool_choice": request.tool_choice}
+        else:
+            payload["messages"] = _with_tools_in_words(request)
     if request.schema is not None:
         payload |= _held_to(request.schema, request.messages, able.form)
     return payload
+
+
+def _with_tools_in_words(request: ModelRequest) -> list[dict[str, Any]]:
+    """For a server that knows no tools: they are described to the model, and earlier calls are shown as text."""
+    messages = [_message(each) for each in request.messages]
+    for message in messages:
+        for call in message.get("tool_calls", ()):
+            call["function"]["arguments"] = _parsed(call["function"]["arguments"])
+    told = in_words(messages, [_tool(each) for each in request.tools])
+    if request.tool_choice == "required":
+        told.append({"role": "user", "content": "Call one of the functions now."})
+    return told
+
+
+def _parsed(arguments: str) -> Any:
+    try:
+        return json.loads(arguments or "{}")
+    except (ValueError, RecursionError):
+        return arguments  # as the model wrote it
 
 
 def _held_to(schema: JsonObject, messages: Sequence[Message], form: Form) -> dict[str, Any]:

@@ -222,6 +222,59 @@ def test_a_conversation_with_tools_is_sent_whole(serve: Serve) -> None:
     assert sent[2] == {"role": "tool", "content": "sunny", "tool_call_id": "c1"}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<tool_call>{"name": "weather", "arguments": {"city": "Rom"}}</tool_call>',
+        "<function=weather><parameter=city>Rom</parameter></function>",
+        '<think>hm</think>{"name": "weather", "arguments": {"city": "Rom"}}',
+    ],
+)
+@pytest.mark.parametrize("refuses", [(), ("tools",)], ids=["knows tools", "knows none"])
+def test_calls_that_the_model_writes_as_text(serve: Serve, text: str, refuses: tuple[str, ...]) -> None:
+    server, deltas = serve(Good(say=lambda body: text, refuses=refuses)), list[Delta]()
+    model = model_at(server.url)
+    earlier = FunctionCall(id="c1", name="weather", arguments='{"city": "Oslo"}')
+    messages = (
+        *HELLO.messages,
+        Message(role="assistant", content="", tool_calls=(earlier,)),
+        Message(role="tool", content="snow", tool_call_id="c1"),
+    )
+    request = replace(HELLO, messages=messages, tools=(WEATHER,))
+    reply = model.chat(request, deltas.append)
+    ((name, arguments),) = [(call.name, json.loads(call.arguments)) for call in reply.tool_calls]
+    assert (name, arguments, reply.text.strip(), reply.finish_reason) == ("weather", {"city": "Rom"}, "", "tool_calls")
+    assert [each.call.name for each in deltas if each.call] == ["weather"]
+    if refuses:
+        told = json.dumps(server.bodies[-1]["messages"])
+        assert "tools" not in server.bodies[-1]
+        assert all(word in told for word in ("weather", "Oslo", "snow", "<tool_call>"))
+        asked = len(server.bodies)
+        model.chat(request)
+        assert len(server.bodies) == asked + 1
+
+
+def test_a_call_that_had_to_come(serve: Serve) -> None:
+    server = serve(lambda turn: turn.events([delta("I would rather not."), delta(finish="stop")]))
+    with pytest.raises(BadReply, match="had to"):
+        model_at(server.url).chat(replace(HELLO, tools=(WEATHER,), tool_choice="required"))
+
+
+def test_tools_that_may_not_be_called_are_not_sent(serve: Serve) -> None:
+    text = '<tool_call>{"name": "weather", "arguments": {}}</tool_call>'
+    server = serve(Good(say=lambda body: text))
+    reply = model_at(server.url).chat(replace(HELLO, tools=(WEATHER,), tool_choice="none"))
+    assert (reply.text, reply.tool_calls) == (text, ())
+    assert "tools" not in server.bodies[0]
+
+
+def test_thoughts_between_tags(serve: Serve) -> None:
+    server, deltas = serve(Good(say=lambda body: "<think>let me see</think> four")), list[Delta]()
+    reply = model_at(server.url).chat(HELLO, deltas.append)
+    assert (reply.reasoning, reply.text.strip()) == ("let me see", "four")
+    assert "".join(each.reasoning for each in deltas) == "let me see"
+
+
 @pytest.mark.parametrize("key", ["reasoning_content", "reasoning"])
 def test_what_it_thinks_is_kept_apart(serve: Serve, key: str) -> None:
     server = serve(lambda turn: turn.events([delta(**{key: "hm"}), delta("yes"), delta(finish="stop")]))
