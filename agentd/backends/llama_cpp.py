@@ -166,7 +166,7 @@ class LlamaModel:
     ) -> ModelReply:
         """Raises `ModelError` (too long, crashed, timed out, a schema no grammar can hold), `Busy` and `Cancelled`."""
         started = time.monotonic()
-        speech = Speech(request, on_delta)
+        speech = Speech(request, on_delta, dialect=self._profile.dialect)
         try:
             with self._place(request.client, request.timeout, cancel, request.priority):
                 frame = as_frame(request, stream=on_delta is not None)
