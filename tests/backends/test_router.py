@@ -403,6 +403,20 @@ def test_after_the_first_word_nobody_else_is_asked(world: World) -> None:
     assert world.router.status()["servers"][0]["failed"] == 1, "the server is to blame all the same"
 
 
+def test_nor_when_a_model_of_this_machine_dies_amid_its_words(world: World) -> None:
+    heard: list[str] = []
+
+    def dies(me: Fake, request: ModelRequest, on_delta: OnDelta | None, cancel: threading.Event | None) -> None:
+        assert on_delta is not None
+        on_delta(Delta(text="one "))
+        raise WorkerDied("killed")
+
+    world.here["here"] = Fake("here", [dies, "one two"])
+    with pytest.raises(WorkerDied):
+        world.router.named("here").chat(ASK, hearing(heard))
+    assert heard == ["one "]
+
+
 def test_before_the_first_word_the_next_may_speak(world: World) -> None:
     heard: list[str] = []
     world.server("cloud").act = stream_of(then=BrokenReply("it broke off"))
