@@ -20,7 +20,18 @@ from agentd.backends.catalog import ROLES
 from agentd.config import init_home, load_settings
 from agentd.errors import BadInput, Cancelled, Denied, NotFound, Stopping
 from agentd.policy.engine import PolicyEngine
-from agentd.types import Delta, Message, Model, ModelProfile, ModelReply, ModelRequest, Task, TaskState
+from agentd.types import (
+    Delta,
+    Message,
+    Model,
+    ModelProfile,
+    ModelReply,
+    ModelRequest,
+    Origin,
+    Task,
+    TaskRequest,
+    TaskState,
+)
 
 WORDS = """
 - when: What does notes.txt say
@@ -295,6 +306,14 @@ def test_a_question_that_no_longer_waits_is_only_context(agent: Agent) -> None:
     agent.app.queue.cancel(agent.tasks()[0].id)
     assert agent.ask("Do the usual", asked.text, "What does notes.txt say").text.startswith("It says milk.")
     assert "the user answered" not in agent.tasks()[-1].goal
+
+
+def test_a_question_that_came_through_another_door_is_not_answered_here(agent: Agent) -> None:
+    request = TaskRequest(goal="Do the usual", workspace=str(agent.workspace), origin=Origin.CLI)
+    asked = agent.app.queue.submit(request).id
+    wait_for(lambda: agent.app.queue.get(asked).state is TaskState.WAITING)
+    agent.ask("hello", mark(agent.app.queue.get(asked)), "What does notes.txt say")
+    assert agent.app.queue.get(asked).state is TaskState.WAITING
 
 
 def test_a_mark_of_no_task_is_no_question(agent: Agent) -> None:

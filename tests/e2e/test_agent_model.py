@@ -143,6 +143,15 @@ def test_what_no_check_showed_is_only_claimed(client: OpenAI) -> None:
     assert ask(client, "What does notes.txt say").startswith("It says milk.\n\nClaimed, not verified: no check ran.")
 
 
+def test_the_other_endpoints_serve_the_agent_too(client: OpenAI) -> None:
+    asked = "What does notes.txt say"
+    # There is no field for reasoning here, so the progress is part of the text.
+    assert "\nIt says milk.\n" in client.completions.create(model="agentd", prompt=asked).choices[0].text
+    assert client.responses.create(model="agentd", input=asked).output_text.startswith("It says milk.")
+    with pytest.raises(openai.BadRequestError, match="is an agent"):
+        client.embeddings.create(model="agentd", input="milk")
+
+
 def test_plan_only_changes_nothing(agentd: Agentd, client: OpenAI) -> None:
     text = ask(client, OATS, model="agentd/plan-only")
     assert text.startswith("1. Change notes.txt; check: notes.txt\n\nThis is a plan: nothing was done")
