@@ -18,7 +18,13 @@ DOORS = {
     ),
     "the database": ({"apsw", "sqlite_vec"}, {f"store/{part}.py" for part in ("backup", "db", "migrate", "sqlite")}),
     "another SQLite beside it": ({"sqlite3", "sqlite_utils", "aiosqlite"}, NOBODY),
-    "a local model": ({"llama_cpp"}, {"backends/llama_worker.py"}),
+    "a local model": (
+        {"llama_cpp"},
+        {
+            f"backends/llama/{part}.py"
+            for part in ("context", "decoder", "embedding", "engine", "loading", "vocabulary")
+        },
+    ),
     "outgoing network": (
         {"http.client", "urllib.request", "httpx", "httpx2", "requests", "aiohttp"},
         {"backends/download.py", "backends/http_lines.py", "cli/client.py"},

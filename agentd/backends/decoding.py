@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -181,15 +181,14 @@ class _Branch:
 def choose(
     choices: Sequence[Sequence[int]],
     ends: Sequence[int],
-    logits: Callable[[list[int]], Floats],
     *,
     temperature: float,
     chance: np.random.Generator,
-) -> tuple[int, int]:
+) -> Generator[list[int], Floats, tuple[int, int]]:
     """Walk down the tree of the choices' tokens, at each fork as the model likes best.
 
-    `logits(tokens)` goes on by these tokens and gives the logits after them; `ends` are the tokens that end a text.
-    Returns which choice was taken and how many tokens the model was asked for.
+    Yields the tokens to go on by, and is sent the logits after them; `ends` are the tokens that end a text. Returns
+    which choice was taken and how often the model was asked.
     """
     at = _tree(choices)
     walked: list[int] = []
@@ -199,7 +198,7 @@ def choose(
         if len(options) == 1:
             taken = options[0]
         else:
-            after = logits(walked)
+            after = yield walked
             walked = []
             asked += 1
             taken = options[pick(_restricted(after, options, ends), temperature, chance)]

@@ -21,7 +21,7 @@ from agentd.sandbox.launch import clean_env, kill_group, spawn
 Frame: TypeAlias = dict[str, Any]
 OnFrame: TypeAlias = Callable[[Frame], None]
 
-WORKER = (sys.executable, "-s", "-P", "-m", "agentd.backends.llama_worker")
+WORKER = (sys.executable, "-s", "-P", "-m", "agentd.backends.llama.worker")
 _POLL = 0.02
 _RECEIVE = 60.0
 _SEND_TIMEOUT = 30.0
@@ -38,10 +38,22 @@ class Died(Exception):
 
 
 class Watch:
-    """When a request must end: `deadline` (of `time.monotonic`), `cancel`, or `stall` seconds of silence."""
+    """When a request must end: `deadline` (of `time.monotonic`), `cancel`, or `stall` seconds of silence.
 
-    def __init__(self, *, timeout: float, deadline: float, cancel: threading.Event | None, stall: float) -> None:
+    `at_once`: the process need not agree, because it is not worth anything without this request.
+    """
+
+    def __init__(
+        self,
+        *,
+        timeout: float,
+        deadline: float,
+        cancel: threading.Event | None,
+        stall: float,
+        at_once: bool = False,
+    ) -> None:
         self.timeout = timeout
+        self.at_once = at_once
         self.patience = stall
         self._deadline = deadline
         self._cancel = cancel
@@ -200,6 +212,8 @@ class LlamaProcess:
                 if on_frame is not None and not watch.ending:
                     self._pass_on(on_frame, answer, number)
             if watch.must_end():
+                if watch.at_once:
+                    raise _given_up(self._name, watch)
                 self._send({"op": "cancel", "id": number})
             if (silence := watch.silent(self._last)) > watch.patience:
                 raise Died(f"it gave no sign of life for {silence:.0f} s and was killed")
@@ -224,12 +238,12 @@ class LlamaProcess:
 
     def _settle(self, answer: Frame, watch: Watch) -> Frame:
         if watch.ending == "cancelled":
-            raise Cancelled(f"the request to {self._name} was cancelled")
+            raise _given_up(self._name, watch)
         found, error = answer.get("ok"), answer.get("error")
         if isinstance(found, dict):
             return found
         if watch.ending == "late":
-            raise _late(self._name, watch.timeout)
+            raise _given_up(self._name, watch)
         if not isinstance(error, dict):
             raise Died("it answered with nonsense and was killed")
         raise _error(self._name, error)
@@ -273,8 +287,10 @@ def _error(name: str, error: Frame) -> ModelError:
     return _ERRORS.get(str(error.get("kind")), ModelError)(message, hint=hint)
 
 
-def _late(name: str, timeout: float) -> TooSlow:
-    late = TooSlow(f"{name} was not done after {timeout:g} s", hint="allow more time, or ask for less")
+def _given_up(name: str, watch: Watch) -> Cancelled | TooSlow:
+    if watch.ending == "cancelled":
+        return Cancelled(f"the request to {name} was cancelled")
+    late = TooSlow(f"{name} was not done after {watch.timeout:g} s", hint="allow more time, or ask for less")
     late.retryable = False  # its time is over
     return late
 

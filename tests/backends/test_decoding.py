@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -29,7 +30,7 @@ def test_picking() -> None:
     assert pick(logits, 1.0, chance(7)) == pick(logits, 1.0, chance(7))
 
 
-def likes(*favourites: int) -> tuple[list[list[int]], object]:
+def likes(*favourites: int) -> tuple[list[list[int]], Callable[[list[int]], Floats]]:
     """A model that likes these tokens, the first most; and what it was asked."""
     asked: list[list[int]] = []
 
@@ -43,27 +44,35 @@ def likes(*favourites: int) -> tuple[list[list[int]], object]:
     return asked, logits
 
 
+def taken(choices: list[list[int]], logits: Callable[[list[int]], Floats]) -> tuple[int, int]:
+    walk = choose(choices, [0], temperature=0, chance=chance())
+    try:
+        tokens = next(walk)
+        while True:
+            tokens = walk.send(logits(tokens))
+    except StopIteration as done:
+        found: tuple[int, int] = done.value
+        return found
+
+
 def test_a_choice_is_walked_token_by_token_and_only_forks_are_asked() -> None:
     choices = [[1, 2, 3, 4], [1, 2, 5, 6], [7]]
     asked, logits = likes(9, 5, 1)
-    assert callable(logits)
-    assert choose(choices, [0], logits, temperature=0, chance=chance()) == (1, 2)
+    assert taken(choices, logits) == (1, 2)
     assert asked == [[], [1, 2]]
 
 
 def test_a_choice_that_begins_another_needs_the_end() -> None:
     for favourite, expected in ((0, 0), (3, 1)):
         _, logits = likes(favourite)
-        assert callable(logits)
-        assert choose([[1, 2], [1, 2, 3]], [0], logits, temperature=0, chance=chance())[0] == expected
+        assert taken([[1, 2], [1, 2, 3]], logits)[0] == expected
 
 
 def test_one_choice_and_an_empty_one() -> None:
     asked, logits = likes()
-    assert callable(logits)
-    assert choose([[4, 4, 4]], [0], logits, temperature=0, chance=chance()) == (0, 0)
+    assert taken([[4, 4, 4]], logits) == (0, 0)
     assert asked == []
-    assert choose([[], [4]], [0], logits, temperature=0, chance=chance())[0] in (0, 1)
+    assert taken([[], [4]], logits)[0] in (0, 1)
 
 
 def test_text_comes_whole_across_tokens() -> None:

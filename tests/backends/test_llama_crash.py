@@ -18,7 +18,6 @@ import pytest
 from agentd.backends import llama_cpp
 from agentd.backends.fit import Wanted
 from agentd.backends.llama_cpp import LlamaModel
-from agentd.backends.llama_worker import Engine
 from agentd.errors import ModelError
 from agentd.types import Delta, ModelProfile, ModelRequest, OnDelta
 
@@ -106,14 +105,6 @@ def test_a_process_that_hangs_is_killed(gguf: Path) -> None:
         assert model.chat(SHORT).text
     finally:
         model.stop()
-
-
-def test_reading_a_prompt_gives_signs_of_life(gguf: Path) -> None:
-    told: list[dict[str, Any]] = []
-    spec = {"path": str(gguf), "context": 512, "gpu_layers": 0, "threads": 1, "requantise": None}
-    engine = Engine(spec, told.append)
-    engine.serve({"op": "generate", "id": 7, "prompt": "word " * 270, "max_tokens": 1, "temperature": 0})
-    assert {"id": 7, "tick": True} in told
 
 
 def test_one_that_always_dies_is_left_alone(own_model: LlamaModel) -> None:

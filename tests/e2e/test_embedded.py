@@ -41,7 +41,7 @@ def test_a_killed_model_costs_a_task_and_not_the_daemon(daemon: Agentd) -> None:
     before = daemon.pid
     daemon.ok("run", "How many lines are in notes.txt?")
     (child,) = [
-        each for each in psutil.Process(before).children(recursive=True) if "llama_worker" in str(each.cmdline())
+        each for each in psutil.Process(before).children(recursive=True) if "llama.worker" in str(each.cmdline())
     ]
     task = daemon.json("submit", "Show me what is written in notes.txt")["id"]
     wait_for(lambda: daemon.json("show", task)["state"] == "running")
