@@ -162,6 +162,8 @@ class Lines:
             return self._context
 
     def _make_tls(self) -> ssl.SSLContext:
+        if not any(url.startswith("https:") for url in (self.url, self._proxy or "")):
+            return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody; to read whom to trust takes a while
         if self._verify is None:
             return httpx2.create_ssl_context(trust_env=False)
         try:
