@@ -330,7 +330,8 @@ class LlamaModel:
             self.stop()
         self._starts += 1
         patience = self._load_timeout
-        watch = Watch(timeout=patience, deadline=time.monotonic() + patience, cancel=cancel, stall=patience)
+        until = time.monotonic() + patience
+        watch = Watch(timeout=patience, deadline=until, cancel=cancel, stall=2 * patience, at_once=True)
         try:
             loaded = process.ask(self._spec(plan), watch)
         except Died as death:

@@ -50,6 +50,8 @@ class Worker:
             os.kill(os.getpid(), 9)
         if name == "broken":
             os._exit(3)
+        if name == "slow":
+            time.sleep(60.0)
         return self.tell({"id": frame["id"], "ok": {"load_seconds": 1.5, "context": frame["context"]}})
 
     def serve(self, frame: Frame) -> None:

@@ -282,6 +282,17 @@ def test_a_process_that_breaks_at_load_is_not_tried_for_ever(make: Make) -> None
     assert model.starts == llama_cpp.CRASHES_IN_A_ROW
 
 
+def test_who_loses_patience_with_a_load_need_not_wait_for_it(make: Make) -> None:
+    model = make("slow")
+    cancel = threading.Event()
+    threading.Timer(0.5, cancel.set).start()
+    started = time.monotonic()
+    with pytest.raises(Cancelled):
+        model.chat(ask("say hello"), None, cancel)
+    assert time.monotonic() - started < 5
+    assert not model.healthy
+
+
 def test_one_that_does_not_fit_is_not_even_started(gguf: Path) -> None:
     tiny = Devices(ram_total=1024**3, ram_free=200_000_000, cores=1)
     model = LlamaModel(gguf, name="m", profile=ModelProfile(), devices=lambda: tiny)
