@@ -68,7 +68,7 @@ def _page(url: str, hub: str) -> str | None:
     if parts.netloc != there.netloc:
         return None
     names = [unquote(name) for name in parts.path.removeprefix(there.path.rstrip("/")).strip("/").split("/")]
-    if len(names) == 2:
+    if len(names) == 2 and not _NAME.fullmatch(names[1]):
         return "/".join(names)
     if len(names) > 4 and names[2:4] in (["blob", "main"], ["resolve", "main"]):
         return "/".join([*names[:2], *names[4:]])
