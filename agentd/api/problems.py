@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -67,7 +66,7 @@ def answer(error: AgentdError) -> ASGIApp:
     return said
 
 
-def answer_to(path: str, error: AgentdError) -> Response:
+def answer_to(path: str, error: AgentdError) -> JSONResponse:
     """The answer to a request for `path`."""
     status = status_of(error, path)
     if is_openai(path):
@@ -77,8 +76,9 @@ def answer_to(path: str, error: AgentdError) -> Response:
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
-    # ASCII, because a message may quote what is no text: half of a surrogate pair.
-    return Response(json.dumps({"error": body}), status, headers, "application/json")
+    # What is at fault may be quoted, and half a character in it cannot be sent.
+    sent = {name: _sendable(value) if isinstance(value, str) else value for name, value in body.items()}
+    return JSONResponse({"error": sent}, status_code=status, headers=headers)
 
 
 def status_of(error: AgentdError, path: str) -> int:
@@ -91,26 +91,30 @@ def install(api: FastAPI) -> None:
     """Let every error leave in the one form."""
 
     @api.exception_handler(AgentdError)
-    async def known(request: Request, error: AgentdError) -> Response:
+    async def known(request: Request, error: AgentdError) -> JSONResponse:
         return answer_to(request.url.path, error)
 
     @api.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> Response:
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         return answer_to(
             request.url.path, BadInput("; ".join(_describe(e) for e in error.errors()), hint="see /openapi.json")
         )
 
     @api.exception_handler(HTTPException)
-    async def refused(request: Request, error: HTTPException) -> Response:
+    async def refused(request: Request, error: HTTPException) -> JSONResponse:
         problem = AgentdError(f"{error.detail}: {request.method} {request.url.path}", hint="see /openapi.json")
         problem.code = {404: "input.not_found", 405: "input.method"}.get(error.status_code, "input.invalid")
         return answer_to(request.url.path, problem)
 
     @api.exception_handler(Exception)
-    async def unexpected(request: Request, error: Exception) -> Response:
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:
         log.error("a request failed", method=request.method, path=request.url.path, exc_info=error)
         unknown = AgentdError(f"internal error: {type(error).__name__}: {error}", hint="the daemon's log says more")
         return answer_to(request.url.path, unknown)
+
+
+def _sendable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _describe(error: dict[str, object]) -> str:

@@ -7,6 +7,15 @@ The file for the catalog is a YAML list; each entry replays its replies in order
         - file_info                   # a text is the reply as it is
         - {path: notes.txt}           # anything else is written as JSON
     - replies: [answer]               # without `when`: for every request
+    - when: weather                   # `say` and nothing else: a reply in pieces, with what else a reply may have
+      replies:
+        - say:
+            reasoning: [It is about, " Paris"]   # a text, or a list of texts that come one by one
+            text: I look.
+            calls: [{name: weather, arguments: {city: Paris}}]
+            finish: length            # stop, or tool_calls when there are calls, where it says nothing
+            wait: 0.5                 # seconds before each piece
+            fail: The power is gone   # a `ModelError` after the pieces
 
 A request takes the next reply of the first entry that fits and has one left. Every client (a task) has its own place in
 each entry, so that tasks do not disturb each other.
@@ -22,16 +31,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from agentd.errors import BadReply, Cancelled, ModelError, ModelMissing
-from agentd.types import Delta, ModelProfile, ModelReply, ModelRequest, OnDelta, Score
+from agentd.types import CallDelta, Delta, FunctionCall, ModelProfile, ModelReply, ModelRequest, OnDelta, Score
 
 Function: TypeAlias = Callable[[ModelRequest], Any]
 Replies: TypeAlias = Sequence[Any] | Mapping[str, Sequence[Any]] | Function
+Finish: TypeAlias = Literal["stop", "length", "tool_calls"]
 
 _DIMENSIONS = 256
 
@@ -81,17 +92,26 @@ class ScriptedModel:
             raise Cancelled(f"the request to {self._name} was cancelled")
         started = time.monotonic()
         asked = _text(request)
-        text = _written(self._function(request) if self._function is not None else self._next(request.client, asked))
-        if request.choices is not None and text not in request.choices:
-            raise BadReply(f"{self._name} replied {text!r:.200}; the choices are {', '.join(request.choices)}")
-        if on_delta is not None:
-            on_delta(Delta(text=text))
+        speech = _Speech(self._function(request) if self._function is not None else self._next(request.client, asked))
+        if request.choices is not None and speech.text not in request.choices:
+            raise BadReply(f"{self._name} replied {speech.text!r:.200}; the choices are {', '.join(request.choices)}")
+        for delta in speech.deltas:
+            self._wait(speech.wait, cancel)
+            if on_delta is not None:
+                on_delta(delta)
+        if speech.fail:
+            error = ModelError(f"{self._name}: {speech.fail}")
+            error.sent = on_delta is not None and bool(speech.deltas)
+            raise error
         return ModelReply(
-            text=text,
+            text=speech.text,
             model=self._name,
             prompt_tokens=self.count(asked),
-            completion_tokens=self.count(text),
+            completion_tokens=self.count(speech.reasoning + speech.text),
             seconds=time.monotonic() - started,
+            finish_reason=speech.finish,
+            reasoning=speech.reasoning,
+            tool_calls=speech.calls,
         )
 
     def score(
@@ -110,6 +130,12 @@ class ScriptedModel:
         """About: four characters make a token."""
         return math.ceil(len(text) / 4)
 
+    def _wait(self, seconds: float, cancel: threading.Event | None) -> None:
+        if cancel is None:
+            time.sleep(seconds)
+        elif cancel.wait(seconds):
+            raise Cancelled(f"the request to {self._name} was cancelled")
+
     def _next(self, client: str, asked: str) -> Any:
         fitting = 0
         with self._lock:
@@ -125,6 +151,72 @@ class ScriptedModel:
         raise ModelError(
             f"{self._name} {why} for a request that ends {asked[-200:]!r}", hint="add replies to the script"
         )
+
+
+class _Call(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    arguments: Any = Field(default_factory=dict)
+
+
+class _Say(BaseModel):
+    """What stands under `say`."""
+
+    model_config = ConfigDict(extra="forbid")
+    reasoning: str | list[str] = ""
+    text: str | list[str] = ""
+    calls: list[_Call] = []
+    finish: Finish | None = None
+    wait: float = 0.0
+    fail: str = ""
+
+
+class _Speech:
+    """What a scripted reply says, in which pieces and how fast. Raises `ModelError` for a wrong `say`."""
+
+    def __init__(self, reply: Any) -> None:
+        said = _said(reply)
+        thoughts, texts = _pieces(said.reasoning), _pieces(said.text)
+        self.reasoning, self.text = "".join(thoughts), "".join(texts)
+        self.calls = tuple(
+            FunctionCall(id=f"call_{number}", name=call.name, arguments=_written(call.arguments))
+            for number, call in enumerate(said.calls)
+        )
+        self.deltas = [
+            *(Delta(reasoning=piece) for piece in thoughts),
+            *(Delta(text=piece) for piece in texts),
+            *(delta for number, call in enumerate(self.calls) for delta in _call_deltas(number, call)),
+        ]
+        self.finish: Finish = said.finish or ("tool_calls" if self.calls else "stop")
+        self.wait = said.wait
+        self.fail = said.fail
+
+
+def _said(reply: Any) -> _Say:
+    if not isinstance(reply, Mapping) or set(reply) != {"say"}:
+        return _Say(text=[_written(reply)])
+    try:
+        return _Say.model_validate(reply["say"])
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        where = ".".join(["say", *map(str, wrong["loc"])])
+        raise ModelError(
+            f"a scripted reply is wrong: {where}: {wrong['msg']}", hint="see backends/scripted.py"
+        ) from None
+
+
+def _pieces(said: str | list[str]) -> list[str]:
+    return said if isinstance(said, list) else [said] if said else []
+
+
+def _call_deltas(number: int, call: FunctionCall) -> list[Delta]:
+    """The name first, then the arguments in two pieces."""
+    middle = len(call.arguments) // 2
+    return [
+        Delta(call=CallDelta(index=number, id=call.id, name=call.name)),
+        Delta(call=CallDelta(index=number, arguments=call.arguments[:middle])),
+        Delta(call=CallDelta(index=number, arguments=call.arguments[middle:])),
+    ]
 
 
 def _entries(replies: Sequence[Any] | Mapping[str, Sequence[Any]]) -> tuple[_Entry, ...]:

@@ -7,7 +7,7 @@ import pytest
 
 from agentd.backends.scripted import ScriptedModel
 from agentd.errors import BadReply, Cancelled, ModelError, ModelMissing
-from agentd.types import Message, Model, ModelRequest
+from agentd.types import Delta, Message, Model, ModelRequest
 
 
 def ask(model: ScriptedModel, text: str, **more: object) -> str:
@@ -46,9 +46,9 @@ def test_a_choice_must_be_one() -> None:
 
 def test_streaming_and_cancelling() -> None:
     model = ScriptedModel(["a", "b"])
-    heard: list[str] = []
+    heard: list[Delta] = []
     reply = model.chat(ModelRequest(prompt="12345678"), heard.append)
-    assert heard == ["a"]
+    assert [delta.text for delta in heard] == ["a"]
     assert (reply.prompt_tokens, reply.completion_tokens, reply.model) == (2, 1, "scripted")
     cancel = threading.Event()
     cancel.set()
@@ -93,3 +93,43 @@ def test_a_file_that_is_wrong(tmp_path: Path, text: str, words: str) -> None:
 def test_a_file_that_is_missing(tmp_path: Path) -> None:
     with pytest.raises(ModelMissing):
         ScriptedModel.from_file(tmp_path / "none.yaml")
+
+
+def test_a_reply_in_pieces_with_thoughts_and_calls() -> None:
+    said = {"reasoning": ["It is ", "Paris."], "text": "I look.", "calls": [{"name": "w", "arguments": {"c": "Paris"}}]}
+    heard: list[Delta] = []
+    reply = ScriptedModel([{"say": said}]).chat(ModelRequest(prompt="?"), heard.append)
+    assert (reply.reasoning, reply.text, reply.finish_reason) == ("It is Paris.", "I look.", "tool_calls")
+    assert [(call.name, call.arguments) for call in reply.tool_calls] == [("w", '{"c": "Paris"}')]
+    assert [delta.reasoning for delta in heard if delta.reasoning] == ["It is ", "Paris."]
+    calls = [delta.call for delta in heard if delta.call]
+    assert calls[0].name == "w"
+    assert "".join(call.arguments for call in calls) == '{"c": "Paris"}'
+
+
+def test_a_reply_that_breaks_off() -> None:
+    heard: list[Delta] = []
+    with pytest.raises(ModelError, match="the power is gone") as error:
+        ScriptedModel([{"say": {"text": ["a", "b"], "fail": "the power is gone"}}]).chat(
+            ModelRequest(prompt="?"), heard.append
+        )
+    assert [delta.text for delta in heard] == ["a", "b"]
+    assert error.value.sent
+
+
+def test_a_slow_reply_is_cancelled_between_pieces() -> None:
+    cancel, heard = threading.Event(), []
+
+    def listen(delta: Delta) -> None:
+        heard.append(delta.text)
+        cancel.set()
+
+    model = ScriptedModel([{"say": {"text": ["a", "b"], "wait": 0.01}}])
+    with pytest.raises(Cancelled):
+        model.chat(ModelRequest(prompt="?"), listen, cancel)
+    assert heard == ["a"]
+
+
+def test_what_is_said_wrongly() -> None:
+    with pytest.raises(ModelError, match="say.txt"):
+        ScriptedModel([{"say": {"txt": "a"}}]).chat(ModelRequest(prompt="?"))

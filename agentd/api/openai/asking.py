@@ -10,10 +10,10 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from agentd.api.openai.body import read_json
-from agentd.api.openai.bridge import Bridge, Job
+from agentd.api.openai.bridge import Bridge, Job, Speaker
 from agentd.api.openai.sampling import another_seed
 from agentd.errors import Cancelled
-from agentd.types import Model, ModelReply, ModelRequest
+from agentd.types import ModelReply, ModelRequest
 
 
 def bridge_of(request: Request) -> Bridge:
@@ -38,7 +38,7 @@ def of_headers(request: Request) -> dict[str, Any]:
     }
 
 
-def several(model: Model, request: ModelRequest, count: int) -> list[Job]:
+def several(model: Speaker, request: ModelRequest, count: int) -> list[Job]:
     """The same request `count` times, each with a seed of its own."""
     return [(model, replace(request, seed=another_seed(request.seed, number))) for number in range(count)]
 

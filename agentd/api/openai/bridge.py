@@ -14,15 +14,25 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import copy_context
 from functools import partial
-from typing import TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 from agentd.api.auth import Receive
 from agentd.errors import Busy, Cancelled
 from agentd.telemetry import get_logger
-from agentd.types import Delta, Model, ModelReply, ModelRequest
+from agentd.types import Delta, ModelReply, ModelRequest, OnDelta
 
 T = TypeVar("T")
-Job: TypeAlias = tuple[Model, ModelRequest]
+
+
+class Speaker(Protocol):
+    """Whatever replies; every `Model` does."""
+
+    def chat(
+        self, request: ModelRequest, on_delta: OnDelta | None = None, cancel: threading.Event | None = None
+    ) -> ModelReply: ...
+
+
+Job: TypeAlias = tuple[Speaker, ModelRequest]
 Said: TypeAlias = Delta | ModelReply | Exception
 """A piece of a reply, then either all of it or what went wrong."""
 

@@ -18,6 +18,7 @@ from agentd.api.openai.bridge import Job
 from agentd.api.openai.chat import StreamOptions
 from agentd.api.openai.errors import Refused, error_object
 from agentd.api.openai.events import DONE, Events, event
+from agentd.api.openai.filling import Filler
 from agentd.api.openai.models import resolve
 from agentd.api.openai.prompts import MOST_PROMPTS, Pieces, prompts_of, written
 from agentd.api.openai.sampling import MOST_REPLIES, MOST_TOP, Sampled, one_constraint
@@ -60,9 +61,10 @@ async def completions(request: Request, core: Core) -> Response:
     if body.max_tokens == 0:
         return JSONResponse(await bridge.call(_nothing_new, asked, model, prompts))
     base = asked.request(model, body, of_headers(request))
+    speaker = Filler(model) if base.suffix else model
     jobs: list[Job] = []
     for prompt in prompts:
-        jobs += several(model, replace(base, prompt=prompt), asked.tries)
+        jobs += several(speaker, replace(base, prompt=prompt), asked.tries)
     if body.stream:
         return Events(bridge, jobs, TextStream(asked, model.name, prompts))
     return JSONResponse(_whole(asked, model.name, prompts, await replies(request, jobs)))
