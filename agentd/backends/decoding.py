@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 Floats: TypeAlias = NDArray[np.float32]
 
-TOP_K = 40
-TOP_P = 0.95
 REPEAT_WINDOW = 64
 """Latest tokens that `repeat_penalty` looks at."""
 _REACHES = (6.0, 12.0, math.inf)
@@ -30,20 +28,6 @@ def logprobs(rows: Floats, tokens: Sequence[int]) -> NDArray[np.float64]:
     total = np.log(np.exp(rows - top[:, None]).sum(axis=1, dtype=np.float64))
     wanted = rows[np.arange(len(tokens)), np.asarray(tokens)].astype(np.float64)
     return np.asarray(wanted - top - total)
-
-
-def pick(logits: Floats, temperature: float, chance: np.random.Generator) -> int:
-    """The likeliest token at temperature 0, else one drawn from the best `TOP_K` within `TOP_P` of probability."""
-    if temperature <= 0:
-        return int(logits.argmax())
-    count = min(TOP_K, logits.size)
-    best = np.argpartition(logits, -count)[-count:]
-    best = best[np.argsort(-logits[best], kind="stable")]
-    weights = np.exp((logits[best] - logits[best[0]]).astype(np.float64) / temperature)
-    weights /= weights.sum()
-    kept = int(np.searchsorted(np.cumsum(weights), TOP_P)) + 1
-    weights = weights[:kept] / weights[:kept].sum()
-    return int(best[chance.choice(len(weights), p=weights)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,9 +165,7 @@ class _Branch:
 def choose(
     choices: Sequence[Sequence[int]],
     ends: Sequence[int],
-    *,
-    temperature: float,
-    chance: np.random.Generator,
+    sampler: Sampler,
 ) -> Generator[list[int], Floats, tuple[int, int]]:
     """Walk down the tree of the choices' tokens, at each fork as the model likes best.
 
@@ -201,7 +183,7 @@ def choose(
             after = yield walked
             walked = []
             asked += 1
-            taken = options[pick(_restricted(after, options, ends), temperature, chance)]
+            taken = options[sampler.pick(_restricted(after, options, ends))]
         if taken == END:
             assert at.ends is not None
             return at.ends, asked

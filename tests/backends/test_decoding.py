@@ -9,25 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentd.backends.decoding import Floats, Sampler, Sampling, TextStream, choose, logprobs, pick
-
-
-def chance(seed: int = 0) -> np.random.Generator:
-    return np.random.default_rng(seed)
+from agentd.backends.decoding import Floats, Sampler, Sampling, TextStream, choose, logprobs
 
 
 def test_logprobs_are_those_of_a_softmax() -> None:
     rows = np.array([[0.0, 1.0, 2.0], [1000.0, 0.0, 0.0], [-5.0, -5.0, -5.0]], dtype=np.float32)
     total = math.log(math.exp(0) + math.exp(1) + math.exp(2))
     assert logprobs(rows, [1, 0, 2]) == pytest.approx([1 - total, 0.0, -math.log(3)], abs=1e-6)
-
-
-def test_picking() -> None:
-    logits = np.array([0.0, 3.0, 2.9, -9.0], dtype=np.float32)
-    assert pick(logits, 0.0, chance()) == 1
-    drawn = {pick(logits, 1.0, chance(seed)) for seed in range(50)}
-    assert drawn == {1, 2}, "the unlikely ones are outside the best 95 percent"
-    assert pick(logits, 1.0, chance(7)) == pick(logits, 1.0, chance(7))
 
 
 def likes(*favourites: int) -> tuple[list[list[int]], Callable[[list[int]], Floats]]:
@@ -45,7 +33,7 @@ def likes(*favourites: int) -> tuple[list[list[int]], Callable[[list[int]], Floa
 
 
 def taken(choices: list[list[int]], logits: Callable[[list[int]], Floats]) -> tuple[int, int]:
-    walk = choose(choices, [0], temperature=0, chance=chance())
+    walk = choose(choices, [0], Sampler(Sampling()))
     try:
         tokens = next(walk)
         while True:

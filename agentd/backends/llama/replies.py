@@ -10,7 +10,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from agentd.backends import decoding
-from agentd.backends.decoding import Floats, Sampler, TextStream
+from agentd.backends.decoding import Floats, Sampler, Sampling, TextStream
 from agentd.backends.llama.grammar import Grammar
 from agentd.backends.llama.options import Frame, Wish
 from agentd.backends.llama.vocabulary import Vocabulary
@@ -175,8 +175,8 @@ class Choice:
         self._walk = decoding.choose(
             [vocabulary.tokens(choice, controls=False) for choice in wish.choices],
             vocabulary.ends,
-            temperature=wish.sampling.temperature,
-            chance=np.random.default_rng(wish.sampling.seed % 2**64),
+            # Penalties and biases are for tokens, not for choices.
+            Sampler(Sampling(temperature=wish.sampling.temperature, seed=wish.sampling.seed)),
         )
         self._taken: _Taken | None = None
         self._begun = False
