@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from agentd.backends.catalog import FILE, ROLES, Catalog
+from agentd.backends.catalog import FILE, ROLES, Catalog, LiveCatalog
 from agentd.errors import ConfigError, NotFound
 from agentd.home import defaults_dir
 
@@ -116,6 +116,166 @@ def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, line: int, w
     assert words in error.value.message
     assert hint in error.value.hint
     assert f"{FILE}:{line}:" in error.value.message or f"at line {line}" in error.value.message
+
+
+WHOLE = (
+    SMALL.replace('["big", "small"]', '["big", "box/qwen/qwen3", "far", "small"]')
+    + """
+[models.tuned]
+file = "tuned.gguf"
+sequences = 4
+kv_type = "q8_0"
+dialect = "hermes"
+sampling = { temperature = 0.7, top_k = 20 }
+embedding = true
+draft = "small"
+
+[models.far]
+backend = "openai"
+server = "box"
+model = "qwen3:8b"
+context = 32768
+
+[models.dear]
+backend = "openai"
+server = "box"
+model = "best"
+price = 5
+
+[servers.box]
+urls = ["http://127.0.0.1:8080", "https://box.example/api/v1/"]
+weights = [2, 1]
+key = "box-key"
+timeout = 60
+connect_timeout = 2
+proxy = "http://proxy.example:3128"
+verify = "box.pem"
+price = 0.5
+"""
+)
+
+
+def test_what_an_entry_leaves_out_is_what_fits(tmp_path: Path) -> None:
+    catalog = load(tmp_path, WHOLE)
+    tuned = catalog.entry("tuned")
+    assert (tuned.context, tuned.gpu_layers, tuned.sequences, tuned.kv_type) == (None, None, 4, "q8_0")
+    assert (tuned.profile.dialect, tuned.profile.sampling) == ("hermes", {"temperature": 0.7, "top_k": 20})
+    assert (tuned.embedding, tuned.draft) == (True, "small")
+    assert catalog.entry("big").sequences is None
+
+
+def test_models_on_servers(tmp_path: Path) -> None:
+    catalog = load(tmp_path, WHOLE)
+    box = catalog.server("box")
+    assert box.urls == ("http://127.0.0.1:8080/v1", "https://box.example/api/v1")
+    assert (box.weights, box.key, box.timeout, box.connect_timeout) == ((2, 1), "box-key", 60, 2)
+    assert (box.proxy, box.verify) == ("http://proxy.example:3128", tmp_path / "box.pem")
+    far, dear, named = catalog.entry("far"), catalog.entry("dear"), catalog.entry("box/qwen/qwen3")
+    assert (far.backend, far.server, far.model, far.profile.context) == ("openai", "box", "qwen3:8b", 32768)
+    assert (far.price, dear.price, named.price) == (0.5, 5, 0.5)
+    assert (named.name, named.model, named.available) == ("box/qwen/qwen3", "qwen/qwen3", None)
+    assert far.source == "qwen3:8b on box"
+    assert [entry.name for entry in catalog.candidates("planner")] == ["big", "box/qwen/qwen3", "far", "small"]
+    with pytest.raises(NotFound):
+        catalog.entry("crate/model")
+    with pytest.raises(NotFound):
+        catalog.entry("box/")
+    with pytest.raises(NotFound, match="no server 'bax'"):
+        catalog.server("bax")
+
+
+def test_a_file_by_its_path(tmp_path: Path) -> None:
+    catalog = load(tmp_path, WHOLE)
+    file = tmp_path / "loose.GGUF"
+    file.write_bytes(b"GGUF")
+    loose = catalog.entry(str(file))
+    assert (loose.name, loose.file, loose.context) == (str(file), file, None)
+    (tmp_path / "tuned.gguf").write_bytes(b"GGUF")
+    assert catalog.entry(str(tmp_path / "tuned.gguf")).name == "tuned"
+    assert catalog.only(str(file)).candidates("coder") == [loose]
+    for name in ("loose.GGUF", str(tmp_path / "none.gguf"), "/etc/passwd", "x\0.gguf", ""):
+        with pytest.raises(NotFound):
+            catalog.entry(name)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "at", "words", "hint"),
+    [
+        ('key = "box-key"', 'keys = "x"', "keys =", "servers.box.keys: unknown key", "did you mean 'key'?"),
+        ("weights = [2, 1]", "weights = [2]", "[servers.box]", "1 weights for 2 addresses", "entries"),
+        ("urls = [", 'url = "http://a"\nurls = [', "[servers.box]", "either `url` or `urls`", "entries"),
+        ("http://127.0.0.1:8080", "127.0.0.1:8080", "urls =", "an address is http", "entries"),
+        ("http://127.0.0.1:8080", "http://me:secret@a", "urls =", "no password", "entries"),
+        ("http://127.0.0.1:8080", "http://a:99999", "urls =", "out of range", "entries"),
+        ('proxy = "http:', 'proxy = "gopher:', "proxy =", "a proxy is", "entries"),
+        ('verify = "box.pem"', "verify = false", "verify =", "it is true, or the file", "entries"),
+        ("timeout = 60", "timeout = -1", "timeout = -1", "greater than 0", "entries"),
+        ("price = 5", "price = nan", "price = nan", "finite number", "entries"),
+        ('server = "box"', 'server = "bx"', 'server = "bx"', "no server 'bx'", "did you mean 'box'?"),
+        ('model = "best"', "", "[models.dear]", "`server`, a name of [servers], and `model`", "entries"),
+        ('model = "best"', 'model = "best"\nfile = "x"', "[models.dear]", "`file` means nothing for", "entries"),
+        ("top_k = 20", "topk = 20", "sampling =", "models.tuned.sampling.topk: unknown key", "did you mean 'top_k'?"),
+        ("temperature = 0.7", "temperature = -1", "sampling =", "greater than or equal to 0", "entries"),
+        ('dialect = "hermes"', 'dialect = "latin"', "dialect =", "'native'", "entries"),
+        ('draft = "small"', 'draft = "smal"', "draft = ", "no model of this file", "did you mean 'small'?"),
+        ('draft = "small"', 'draft = "tuned"', "draft = ", "names the model itself", "smaller"),
+        ('"box/qwen/qwen3"', '"bax/qwen"', "planner", "there is no server 'bax'", "did you mean 'box'?"),
+        ("[models.dear]", "[models.agentd]", "[models.agentd]", "the agent's own name", "another"),
+        ("[models.dear]", '[models."a/b"]', '[models."a/b"]', "is no name for one of the models", "at most 100"),
+    ],
+)
+def test_what_is_wrong_with_a_server_is_named(
+    tmp_path: Path, old: str, new: str, at: str, words: str, hint: str
+) -> None:
+    assert old in WHOLE
+    text = WHOLE.replace(old, new, 1)
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path, text)
+    assert words in error.value.message
+    assert hint in error.value.hint
+    lines = [number for number, line in enumerate(text.splitlines(), start=1) if at in line]
+    assert f"{FILE}:{lines[-1]}:" in error.value.message
+
+
+def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
+    live = LiveCatalog(tmp_path, defaults_dir() / "models")
+    assert live.path == defaults_dir() / "models" / FILE
+    assert live.current() is live.current()
+    (tmp_path / FILE).write_text(SMALL)
+    assert set(live.current().models) == {"big", "small"}
+    assert live.path == tmp_path / FILE
+    (tmp_path / FILE).write_text(SMALL.replace("16384", "32768"))
+    assert live.current().entry("big").context == 32768
+    (tmp_path / FILE).unlink()
+    assert "qwen2.5-14b" in live.current().models
+
+
+def test_a_file_that_became_wrong_leaves_the_last_good_one(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text(SMALL)
+    live = LiveCatalog(tmp_path, tmp_path)
+    assert live.problem is None
+    for wrong in (SMALL.replace("[roles]", "[rolls]"), "[", "\xff", ""):
+        (tmp_path / FILE).write_text(wrong, encoding="latin-1")
+        assert set(live.current().models) == {"big", "small"}
+        assert isinstance(live.problem, ConfigError)
+    (tmp_path / FILE).unlink()
+    assert set(live.current().models) == {"big", "small"}
+    assert "cannot be read" in str(live.problem)
+    (tmp_path / FILE).write_text(SMALL.replace("[models.big]", "[models.grand]").replace('"big"', '"grand"'))
+    assert set(live.current().models) == {"grand", "small"}
+    assert live.problem is None
+
+
+def test_a_model_for_every_role_stays_so_when_the_file_changes(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text(SMALL)
+    live = LiveCatalog(tmp_path, tmp_path, only="big")
+    assert live.current().roles["coder"] == ("big",)
+    (tmp_path / FILE).write_text(SMALL.replace("16384", "32768"))
+    assert live.current().roles["coder"] == ("big",)
+    (tmp_path / FILE).write_text(SMALL.replace("[models.big]", "[models.grand]").replace('"big"', '"grand"'))
+    assert "no model 'big'" in str(live.problem)
+    with pytest.raises(NotFound):
+        LiveCatalog(tmp_path, tmp_path, only="big")
 
 
 def test_a_catalog_that_cannot_be_read(tmp_path: Path) -> None:
