@@ -131,5 +131,5 @@ def test_a_slow_reply_is_cancelled_between_pieces() -> None:
 
 
 def test_what_is_said_wrongly() -> None:
-    with pytest.raises(ModelError, match="say.txt"):
+    with pytest.raises(ModelError, match=r"say\.txt"):
         ScriptedModel([{"say": {"txt": "a"}}]).chat(ModelRequest(prompt="?"))

@@ -12,14 +12,14 @@ from typing import TypeAlias
 import llama_cpp as lib
 
 from agentd.backends import gguf_file
-from agentd.backends.chat_template import ChatTemplate, Piece
+from agentd.backends.chat_template import ChatTemplate, Piece, opens_thought
 from agentd.backends.llama.decoder import Decoder
 from agentd.backends.llama.desk import Desk
 from agentd.backends.llama.embedding import Embedder
 from agentd.backends.llama.grammar import Grammar
 from agentd.backends.llama.loading import load_adapters, load_model
 from agentd.backends.llama.options import Frame, Load, Wish, text, texts
-from agentd.backends.llama.refusals import Aborted, Refused
+from agentd.backends.llama.refusals import Aborted, Refused, TooLong
 from agentd.backends.llama.replies import Choice, Reply, Text
 from agentd.backends.llama.schedule import Errand, Generation
 from agentd.backends.llama.vocabulary import Vocabulary
@@ -110,6 +110,9 @@ class Engine:
             self._refuse(number, error.message, kind="no_grammar", hint=error.hint)
         except Aborted:
             self._refuse(number, "cancelled", kind="cancelled")
+        except TooLong as refusal:
+            error = {"kind": "refused", "message": str(refusal), "hint": ""}
+            self._desk.answer(number, {"error": error | {"tokens": refusal.tokens, "context": refusal.context}})
         except Refused as refusal:
             self._refuse(number, str(refusal))
         except _BAD_VALUES as error:
@@ -124,12 +127,10 @@ class Engine:
     def _generate(self, number: int, frame: Frame) -> None:
         decoder = self._writing()
         wish = Wish.of(frame)
-        tokens = self._prompt(frame)
+        tokens = self._prompt(number, frame)
         room = decoder.context.size - len(tokens)
         if room < 1:
-            raise Refused(
-                f"the prompt has {len(tokens)} tokens; the model's context has room for {decoder.context.size}"
-            )
+            raise TooLong(len(tokens), decoder.context.size)
         reply = self._reply(number, frame, wish, tokens, room)
         self._arrivals.put(Generation(number=number, tokens=tokens, reply=reply, night=wish.night))
 
@@ -145,9 +146,12 @@ class Engine:
             grammar = Grammar(self._vocabulary, schema=frame.get("schema"), grammar=frame.get("grammar"))
         return Text(self._vocabulary, wish, tokens, room, grammar, tell)
 
-    def _prompt(self, frame: Frame) -> list[int]:
+    def _prompt(self, number: int, frame: Frame) -> list[int]:
         if frame.get("prompt") is None:
-            tokens = self._vocabulary.prompt(self._pieces(frame))
+            pieces = self._pieces(frame)
+            if opens_thought(pieces):
+                self._desk.tell(number, {"thinking": True})
+            tokens = self._vocabulary.prompt(pieces)
         elif frame.get("suffix") is not None:
             tokens = self._vocabulary.hole(text(frame, "prompt"), text(frame, "suffix"))
         else:

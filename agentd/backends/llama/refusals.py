@@ -11,5 +11,14 @@ class Refused(Exception):
     """The request cannot be served."""
 
 
+class TooLong(Refused):
+    """The prompt has more `tokens` than the `context` has room for."""
+
+    def __init__(self, tokens: int, context: int) -> None:
+        super().__init__(f"the prompt has {tokens} tokens; the model's context has room for {context}")
+        self.tokens = tokens
+        self.context = context
+
+
 class NoRoom(Exception):
     """The memory for keys and values is full; nothing of the batch stands."""

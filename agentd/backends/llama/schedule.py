@@ -211,7 +211,7 @@ class Schedule:
             return
         except Refused as refusal:
             for each, _ in batch:
-                self._fail(each, "refused", str(refusal))
+                self._fail(each, "failed", str(refusal))
             return
         self._account(batch, time.monotonic() - started, reads)
         for (each, _), row in zip(batch, rows, strict=True):
