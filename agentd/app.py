@@ -11,6 +11,8 @@ from agentd.agent.runner import Runner
 from agentd.backends.cache import ReplyCache
 from agentd.backends.catalog import LiveCatalog
 from agentd.backends.pool import Pool
+from agentd.backends.prober import Prober
+from agentd.backends.profiles import Profiles
 from agentd.backends.remotes import Remotes
 from agentd.backends.router import Router
 from agentd.clock import SystemClock
@@ -57,6 +59,7 @@ class App:
     catalog: LiveCatalog
     models: Router
     replies: ReplyCache
+    prober: Prober
     queue: Queue
     runner: Runner
     worker: Worker
@@ -76,10 +79,12 @@ class App:
         """Queue again what the last daemon left unfinished, and begin to work."""
         self.queue.recover()
         self.worker.start()
+        self.prober.start()
 
     def stop(self) -> None:
         """Put back what runs, give the models' memory back, and close the database."""
         self.worker.stop()
+        self.prober.stop()
         self.models.close()
         self.remotes.close()
         self.db.close()
@@ -109,6 +114,7 @@ def build(
     vault = Vault(db, clock, settings.vault_key_path)
     remotes = Remotes(secret=vault.get, policy=policy, record=audit.record)
     replies = ReplyCache(db, clock, lambda: live.current.cache)
+    profiles = Profiles(db, clock)
     models = Router(
         Pool(
             catalog.current,
@@ -123,6 +129,15 @@ def build(
         reach=remotes.reach,
         cache=replies,
         emit=events.emit,
+        quality=profiles.quality,
+        tuned=profiles.tuned,
+    )
+    prober = Prober(
+        catalog=catalog.current,
+        models=models,
+        profiles=profiles,
+        bus=bus,
+        enabled=lambda: live.current.models.probe,
     )
     queue = Queue(
         db,
@@ -158,6 +173,7 @@ def build(
         catalog=catalog,
         models=models,
         replies=replies,
+        prober=prober,
         queue=queue,
         runner=runner,
         worker=Worker(

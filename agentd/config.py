@@ -121,6 +121,11 @@ class ModelSettings(Section):
         json_schema_extra=LIVE,
     )
     threads: int = Field(0, ge=0, le=1024, description="Threads of a model; 0 takes all cores but one.")
+    probe: bool = Field(
+        True,
+        description="Find out what a model can do after it was loaded for the first time, when nobody needs it.",
+        json_schema_extra=LIVE,
+    )
     hub: str = Field(
         "https://huggingface.co",
         pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$",

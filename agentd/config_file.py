@@ -75,12 +75,12 @@ def _edited(text: str, changes: Mapping[str, Any]) -> str:
         section, _, key = path.partition(".")
         if value is None:
             if section in document:
-                document[section].pop(key, None)  # type: ignore[union-attr]
+                document[section].pop(key, None)
             continue
         if section not in document:
             document.add(section, tomlkit.table())
         try:
-            document[section][key] = value  # type: ignore[index]
+            document[section][key] = value
         except (ValueError, TypeError):
             raise BadInput(
                 f"{path} = {value!r} has no form in TOML", hint="a number, text, true, false or list"

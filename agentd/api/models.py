@@ -83,7 +83,9 @@ def show_model(core: Core, name: str) -> dict[str, Any]:
     entry = core.catalog.current().entry(name)
     rows = {row["name"]: row for row in core.models.describe()}
     row = rows.get(entry.name) or {"name": entry.name, "backend": entry.backend, "roles": _roles(core, entry)}
-    return row | {"entry": _entry(entry), "header": _header(entry)}
+    probed = core.prober.profiles.get(entry)
+    profile = None if probed is None else asdict(probed)
+    return row | {"entry": _entry(entry), "header": _header(entry), "profile": profile}
 
 
 @router.post("/pull")
@@ -131,10 +133,23 @@ def bench_model(core: Core, request: Request, body: BenchBody) -> dict[str, Any]
     return {"model": entry.name, "load_seconds": cold, **asdict(found)}
 
 
+@router.post("/probe")
+def probe_model(core: Core, request: Request, body: ModelBody) -> StreamingResponse:
+    """Find out what a model can do by asking it, and keep it; lines of JSON with `event`: trying, then done. It takes
+    some minutes at most."""
+    entry = core.catalog.current().entry(body.model)
+    return stream(request, lambda tell, cancel: _probe(core, entry.name, tell, cancel))
+
+
 def problem(core: App) -> dict[str, str] | None:
     """Why the catalog as it stands in its file is not in force, or None."""
     error = core.catalog.problem
     return None if error is None else {"code": error.code, "message": error.message, "hint": error.hint}
+
+
+def _probe(core: App, name: str, tell: Tell, cancel: threading.Event) -> dict[str, Any]:
+    found = core.prober.probe(name, tell=lambda words: tell({"event": "trying", "what": words}), cancel=cancel)
+    return {"model": name, "profile": asdict(found)}
 
 
 def _load_seconds(core: App, entry: ModelEntry) -> float | None:

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from agentd.backends import gguf_file
-from agentd.backends.catalog import Catalog, ModelEntry
+from agentd.backends.catalog import Catalog
 from agentd.backends.probe import PATIENCE, Findings, Probe, Render, Tell
 from agentd.backends.profiles import Profiles
+from agentd.backends.router import RoutedModel, Router
 from agentd.errors import AgentdError, Cancelled
 from agentd.events import Bus, Event, EventKind
 from agentd.telemetry import get_logger
-from agentd.types import Model
 
 _IDLE = 5.0
 """Seconds after a load before its model is probed: what it was loaded for comes first."""
@@ -25,14 +25,11 @@ log = get_logger(__name__)
 
 @dataclass(kw_only=True)
 class Prober:
-    """`model` gives a model by its name, `render` its chat template where that is at hand."""
-
     catalog: Callable[[], Catalog]
-    model: Callable[[str], Model]
-    render: Callable[[ModelEntry], Render | None]
+    models: Router
     profiles: Profiles
     bus: Bus
-    enabled: bool = True
+    enabled: Callable[[], bool] = lambda: True
     idle: float = _IDLE
     _stopped: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
@@ -46,26 +43,27 @@ class Prober:
         patience: float = PATIENCE,
     ) -> Findings:
         """Ask the model, and keep what was found. Raises `NotFound`, `ModelError`, `Cancelled`."""
-        catalog = self.catalog()
-        entry = catalog.entry(name)
+        entry = self.catalog().entry(name)
         path = entry.available
+        local = path is not None and entry.backend == "llama_cpp"
+        model = self.models.named(entry.name)
         probe = Probe(
-            self.model(name),
-            render=self.render(entry),
-            template=None if path is None or entry.backend != "llama_cpp" else gguf_file.read(path).chat_template,
+            model,
+            render=_render(model) if local else None,
+            template=gguf_file.read(path).chat_template if path is not None and local else None,
+            stop_tokens=model.stats().get("stop_tokens", ()) if local else (),
             tell=tell,
             cancel=cancel,
             patience=patience,
         )
         found = probe.run()
-        self.profiles.put(entry, found, catalog.servers.get(entry.server or ""))
+        self.profiles.put(entry, found)
         return found
 
     def start(self) -> None:
         """Watch for models that are loaded for the first time."""
-        if self.enabled:
-            self._thread = threading.Thread(target=self._watch, name="probes", daemon=True)
-            self._thread.start()
+        self._thread = threading.Thread(target=self._watch, name="probes", daemon=True)
+        self._thread.start()
 
     def stop(self) -> None:
         self._stopped.set()
@@ -79,7 +77,7 @@ class Prober:
                     event = published.get(timeout=_LISTEN)
                 except queue.Empty:
                     continue
-                if event.kind == EventKind.MODEL_LOADED:
+                if event.kind == EventKind.MODEL_LOADED and self.enabled():
                     self._on_load(event)
 
     def _on_load(self, event: Event) -> None:
@@ -103,3 +101,7 @@ class Prober:
         if entry is None or entry.backend != "llama_cpp" or entry.profile.compact or entry.embedding:
             return False
         return self.profiles.get(entry) is None
+
+
+def _render(model: RoutedModel) -> Render:
+    return lambda messages, tools: model.render(messages, tools=tools)

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import difflib
+import math
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from math import exp
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
-from agentd.backends.attempts import Call, Candidate, Listener, Tries, answers
+from agentd.backends.attempts import Answer, Call, Candidate, Listener, Tries, answers
 from agentd.backends.cache import ReplyCache, fits
 from agentd.backends.catalog import Catalog, ModelEntry, ServerEntry
 from agentd.backends.health import Balance, Health, Site
 from agentd.config import RouterSettings
-from agentd.errors import BadReply, Busy, Denied, ModelError, ModelMissing, NoGrammar, NotFound, StoreError
+from agentd.errors import (
+    BadReply,
+    Busy,
+    Denied,
+    ModelError,
+    ModelMissing,
+    NoGrammar,
+    NotFound,
+    NotServed,
+    StoreError,
+    TooSlow,
+)
 from agentd.events import EventKind
 from agentd.telemetry import get_logger
 from agentd.types import (
@@ -43,11 +54,13 @@ _PATIENCE = 600.0
 """Seconds for what has no time limit of its own."""
 _FRESH = 30.0
 """Seconds for which a server that answered counts as being there."""
-_POOR = 0.5
+_POOR = 0.1
 """A model of which fewer replies can be used comes after the others."""
 _CROWD = 16
 """Requests on one site from which another candidate is asked first."""
 _MOST_REMOTE = 256
+_OF_THE_REQUEST = (Busy, TooSlow, NotServed, NoGrammar, BadReply)
+"""Errors of a local model that say nothing about whether it can run here."""
 _KINDS = {None: "", True: " compact", False: " full"}
 
 log = get_logger("agentd.backends")
@@ -71,6 +84,7 @@ class Tokens(Protocol):
     def tokenize(self, text: str, *, special: bool = False, controls: bool = False) -> dict[str, Any]: ...
     def detokenize(self, tokens: Sequence[int]) -> str: ...
     def render(self, messages: Sequence[Message], *, tools: Sequence[JsonObject] = (), think: bool = False) -> str: ...
+    def stats(self) -> dict[str, Any]: ...
 
 
 class Router:
@@ -87,9 +101,11 @@ class Router:
         reach: Reach = lambda model: None,
         cache: ReplyCache | None = None,
         emit: Emit | None = None,
-        quality: Callable[[str], float] = lambda name: 1.0,
+        quality: Callable[[ModelEntry], float] = lambda entry: 1.0,
+        tuned: Callable[[ModelEntry, ModelProfile], ModelProfile] = lambda entry, profile: profile,
     ) -> None:
-        """`quality` gives the share of a model's replies that could be used, 0..1."""
+        """`quality` gives the share of what was asked of a model that it could do, 0..1; `tuned` a profile with what
+        was measured of the model."""
         self._pool = pool
         self._catalog = catalog
         self._clock = clock
@@ -99,17 +115,20 @@ class Router:
         self.cache = cache
         self._emit = emit
         self._quality = quality
+        self._tuned = tuned
         self._tries = Tries(settings=settings)
         self._lock = threading.Lock()
         self._servers: dict[str, tuple[ServerEntry, Balance]] = {}
         self._local: dict[str, Balance] = {}
         self._models: OrderedDict[tuple[str, str], tuple[ModelEntry, ServerEntry, Model]] = OrderedDict()
         self._stand_ins: dict[str, dict[str, Any]] = {}
+        self._away: dict[str, tuple[float, str]] = {}
+        """Models that were not to be had lately: when that was, in Unix seconds, and why."""
         self._drafts = {"taken": 0, "refused": 0}
 
     # which model -----------------------------------------------------------------------------------------------------
 
-    def for_role(self, role: str, *, compact: bool | None = None) -> Model:
+    def for_role(self, role: str, *, compact: bool | None = None) -> RoutedModel:
         """The model of a role: the first of its candidates that is there and well; with `compact` only one whose
         profile says so, or says not so.
 
@@ -130,10 +149,10 @@ class Router:
         ranked = sorted(wished, key=self._trouble)
         first = self._first_well(ranked)
         others = [each for each in ranked if each is not first and _alike(each, first)]
-        why = "" if first is wished[0] else _problem(wished[0])
+        why = "" if first is wished[0] else _problem(wished[0]) or self._why_away(wished[0])
         return RoutedModel(self, (first, *others), role=role, wished=wished[0].name, why=why)
 
-    def named(self, name: str) -> Model:
+    def named(self, name: str) -> RoutedModel:
         """Exactly this model, by its name or as SERVER/MODEL-ID; where no model has this name, the model of the role
         with it. A file by its path only once it was loaded.
 
@@ -209,7 +228,7 @@ class Router:
             return kept
         reply = self._drafted(candidate, call)
         if reply is None:
-            answer = self._tries.chat(candidate, call, later)
+            answer = self._asked(candidate, call, later)
             reply = answer.reply
             if answer.candidate is not candidate:
                 return reply  # the key is not that of whoever won
@@ -217,11 +236,22 @@ class Router:
             self.cache.put(key, call.request, reply)
         return reply
 
+    def _asked(self, candidate: Candidate, call: Call, later: Sequence[Candidate]) -> Answer:
+        try:
+            answer = self._tries.chat(candidate, call, later)
+        except ModelError as error:
+            if not candidate.remote and not isinstance(error, _OF_THE_REQUEST):
+                self._went_away(candidate, error.message)
+            raise
+        if answer.candidate is candidate:
+            self._away.pop(candidate.name, None)
+        return answer
+
     def profile(self, candidate: Candidate) -> ModelProfile:
         """As the pool knows it by now; that of a remote model as the catalog says."""
         if candidate.remote:
             return replace(candidate.entry.profile, compact=False)
-        return self._found_here(candidate.name).profile
+        return self._tuned(candidate.entry, self._found_here(candidate.name).profile)
 
     def tokens(self, candidate: Candidate) -> Tokens:
         """A model of this machine that can be asked about its tokens. Raises `ModelError`."""
@@ -280,7 +310,7 @@ class Router:
         if not reply.logprobs:
             return True
         mean = sum(token.logprob for token in reply.logprobs) / len(reply.logprobs)
-        return exp(min(mean, 0.0)) >= self._settings().draft_confidence
+        return math.exp(min(mean, 0.0)) >= self._settings().draft_confidence
 
     # candidates ------------------------------------------------------------------------------------------------------
 
@@ -297,13 +327,14 @@ class Router:
         """What the owner would rather have; the order of the catalog decides between equals."""
         if self._settings().prefer == "price":
             return candidate.entry.price
-        return -self._quality(candidate.name) if self._settings().prefer == "quality" else 0.0
+        return -self._quality(candidate.entry) if self._settings().prefer == "quality" else 0.0
 
     def _trouble(self, candidate: Candidate) -> tuple[bool, bool, bool]:
         """What is wrong with it just now, the worst first."""
         balance = candidate.balance
+        gone = balance.resting > 0 or bool(self._why_away(candidate))
         crowded = balance.running >= _CROWD * len(balance.sites)
-        return balance.resting > 0, self._quality(candidate.name) < _POOR, crowded
+        return gone, self._quality(candidate.entry) < _POOR, crowded
 
     def _first_well(self, ranked: Sequence[Candidate]) -> Candidate:
         """The first; where one after it could not stand in for it, the first whose server answers."""
@@ -312,12 +343,29 @@ class Router:
         return next((each for each in ranked if self._answers(each)), ranked[0])
 
     def _answers(self, candidate: Candidate) -> bool:
+        if self._why_away(candidate):
+            return False
         if not candidate.remote or any(site.health.seen_within(_FRESH) for site in candidate.balance.sites):
             return True
-        return answers(candidate, self._reach)
+        there = answers(candidate, self._reach)
+        if not there:
+            self._went_away(candidate, _problem(candidate) or "its server cannot be asked")
+        return there
+
+    def _went_away(self, candidate: Candidate, why: str) -> None:
+        with self._lock:
+            self._away[candidate.name] = self._clock.now(), why
+
+    def _why_away(self, candidate: Candidate) -> str:
+        """Why it was not to be had, while that is not long ago: one of this machine that could not be loaded, or a
+        server that was looked at in vain."""
+        at, why = self._away.get(candidate.name, (-math.inf, ""))
+        length = self._settings().rest if candidate.remote else self._settings().longest_rest
+        return why if 0 <= self._clock.now() - at < length else ""
 
     def _candidate(self, catalog: Catalog, entry: ModelEntry, *, draft: bool = True) -> Candidate:
         smaller = None
+        entry = replace(entry, profile=self._tuned(entry, entry.profile))
         if draft and entry.draft is not None:
             smaller = self._candidate(catalog, catalog.entry(entry.draft), draft=False)
         if entry.server is None:
@@ -441,6 +489,10 @@ class RoutedModel:
     def render(self, messages: Sequence[Message], *, tools: Sequence[JsonObject] = (), think: bool = False) -> str:
         """The prompt that the messages become; see `LlamaModel.render`. Raises `ModelError`."""
         return self._router.tokens(self._candidates[0]).render(messages, tools=tools, think=think)
+
+    def stats(self) -> dict[str, Any]:
+        """What its process says of itself; see `LlamaModel.stats`. Raises `ModelError`."""
+        return self._router.tokens(self._candidates[0]).stats()
 
     def _first(self, call: Call, ask: Callable[[int], T]) -> T:
         """What the first candidate gives that gives anything. Raises what was wrong with each."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -160,6 +160,46 @@ def bench(invocation: Invocation, name: str, prompt_tokens: int, tokens: int, co
     output.data(output.table(rows, ("MODEL", "LOAD", "FIRST TOKEN", "READS/S (TOKENS)", "WRITES/S (TOKENS)")))
 
 
+@command("probe")
+@_name
+def probe(invocation: Invocation, name: str) -> None:
+    """Find out what a model can do by asking it: calls of tools, real context, edits, thinking, stopping, speed.
+
+    Kept until its file changes, shown by `model show`, used by the agent. Takes some minutes at most.
+    """
+    done: dict[str, Any] = {}
+    with ProgressLine(quiet=invocation.quiet or invocation.json) as progress:
+        for done in ensure_daemon(invocation).lines("/api/models/probe", {"model": _named(name)}):
+            progress.show(done)
+    if invocation.json:
+        output.data_json(done)
+        return
+    lines = list(_findings(done["profile"]))
+    width = max(len(title) for title, _ in lines)
+    output.data("\n".join(f"{title:{width}}  {output.one_line(text)}" for title, text in lines))
+
+
+def _findings(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What a probe found, for people; what is not known is left out."""
+    yield "template", found["template"]
+    if found["parse_rate"] is not None:
+        spoken = f" as {found['dialect']}" if found["dialect"] else ""
+        yield "calls of tools", f"{found['parse_rate']:.0%} can be read{spoken}, {found['right_rate']:.0%} are right"
+    if found["usable_context"] is not None:
+        tried = ", ".join(f"{fill} % {'found' if good else 'lost'}" for fill, good in found["needles"].items())
+        yield "usable context", f"{found['usable_context']:,} of {found['context']:,} tokens ({tried})"
+    if found["edits"]:
+        rates = ", ".join(f"{name} {rate:.0%}" for name, rate in found["edits"].items())
+        yield "edits", f"{found['edit_format'] or 'neither'} ({rates} right)"
+    if found["thinks"] is not None:
+        yield "thinking", f"{'yes' if found['thinks'] else 'no'}, {'can' if found['silent'] else 'cannot'} be left out"
+    if found["stops"] is not None:
+        ends = ", ".join(found["stop_tokens"])
+        yield "stops by itself", ("yes" if found["stops"] else "no") + (f" ({ends})" if ends else "")
+    if found["speed"] is not None:
+        yield "speed", f"reads {found['prompt_speed']:g}, writes {found['speed']:g} tokens a second"
+
+
 def _named(name: str) -> str:
     """A GGUF file by its whole path, since the daemon works in another folder; any other name as it is."""
     path = Path(name).expanduser()
@@ -206,6 +246,8 @@ def _facts(found: Mapping[str, Any]) -> list[tuple[str, object]]:
         lines.append(("expected", f"about {found['plan']['expected']:.3g} tokens a second"))
     if found.get("problem"):
         lines.append(("problem", found["problem"]))
+    if found.get("profile"):
+        lines += [(f"probed: {title}", text) for title, text in _findings(found["profile"])]
     return lines
 
 
@@ -224,5 +266,5 @@ def _say_how_to_use(client: Client, done: Mapping[str, Any]) -> None:
         )
 
 
-for each in (ls, show, pull, rm, load, unload, bench):
+for each in (ls, show, pull, rm, load, unload, probe, bench):
     group.add_command(each)

@@ -11,7 +11,7 @@ from agentd.cli import output
 
 
 class ProgressLine:
-    """Shows the events of `model pull` on stderr."""
+    """Shows the events of `model pull` and `model probe` on stderr."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
@@ -40,6 +40,8 @@ class ProgressLine:
             self._draw(_progress(event))
         elif what == "checking":
             self._draw(f"{event['file']}: checking")
+        elif what == "trying":
+            self._draw(event["what"])
 
     def _say(self, text: str) -> None:
         self._clear()

@@ -54,6 +54,12 @@ def test_a_model_on_another_server_is_not_known(profiles: Profiles, entry: Model
     assert profiles.get(replace(remote, server="two")) is None
 
 
+def test_quality_is_what_it_got_right(profiles: Profiles, entry: ModelEntry) -> None:
+    assert profiles.quality(entry) == 1.0
+    profiles.put(entry, Findings(parse_rate=1.0, right_rate=0.5, edits={"whole": 0.0, "patch": 0.0}))
+    assert profiles.quality(entry) == 0.5
+
+
 def test_forgotten(profiles: Profiles, entry: ModelEntry) -> None:
     profiles.put(entry, FOUND)
     profiles.remove("a")
