@@ -27,9 +27,11 @@ from agentd.errors import (
     ModelMissing,
     NoGrammar,
     NotFound,
+    OutOfMemory,
     ServerDown,
     ServerFailed,
     ServerRefused,
+    TooLong,
     TooSlow,
     WorkerDied,
 )
@@ -157,7 +159,7 @@ class World:
             reach=self._reach,
             cache=cache,
             emit=lambda kind, task, data: self.events.append((kind, task, data)),
-            quality=lambda name: self.quality.get(name, 1.0),
+            quality=lambda entry: self.quality.get(entry.name, 1.0),
         )
 
     def write(self, text: str) -> None:
@@ -307,7 +309,7 @@ def test_the_order_is_that_of_the_catalog_or_by_price_or_quality(world: World) -
 
 
 def test_a_model_that_gives_nothing_usable_comes_last(world: World) -> None:
-    world.quality = {"cloud": 0.3}
+    world.quality = {"cloud": 0.05}
     assert world.router.for_role("planner").name == "box/big"
 
 
@@ -576,6 +578,7 @@ def test_where_kinds_differ_the_server_is_looked_at_first(world: World) -> None:
     assert world.router.for_role("planner").profile.compact
     assert world.reached == ["cloud"]
     world.server("cloud").act = None
+    world.clock.time += 5
     assert world.router.for_role("planner").name == "cloud"
     assert world.router.for_role("planner").name == "cloud"
     assert world.reached == ["cloud", "cloud"], "what answered just now is not asked again"
@@ -589,10 +592,40 @@ def test_looks_open_the_breaker_too(world: World) -> None:
     world.server("a").act = world.server("b").act = down()
     for _ in range(6):
         assert world.router.for_role("planner").name == "tiny"
-    assert len(world.reached) == 6
+    assert len(world.reached) == 2, "what was not there a moment ago is not looked for again"
+    for _ in range(2):
+        world.clock.time += 5
+        assert world.router.for_role("planner").name == "tiny"
+    assert [server["state"] for server in world.router.status()["servers"]] == ["closed", "open", "open"]
     world.clock.time += 5
     world.server("b").act = None
     assert world.router.for_role("planner").name == "box/big"
+
+
+@pytest.mark.parametrize("error", [OutOfMemory("no room"), ModelError("the file is damaged"), WorkerDied("again")])
+def test_a_model_that_cannot_run_here_is_passed_over_for_a_while(world: World, error: ModelError) -> None:
+    big = world.here["here"] = Fake("here", error)
+    with pytest.raises(type(error)):
+        world.router.for_role("coder").chat(replace(ASK, client="task-1"))
+    assert world.router.for_role("coder").name == "tiny", "of another kind, so only for the next attempt"
+    world.router.for_role("coder").chat(ASK)
+    assert world.events[-1][2]["why"] == error.message
+    big.act = None
+    assert world.router.named("here").chat(ASK).model == "here", "by its name it can be asked all the time"
+    assert world.router.for_role("coder").name == "here"
+    big.act = error
+    with pytest.raises(type(error)):
+        world.router.for_role("coder").chat(ASK)
+    world.clock.time += 121
+    assert world.router.for_role("coder").name == "here"
+
+
+@pytest.mark.parametrize("error", [Busy("a long line"), TooLong("too long"), NoGrammar("none"), TooSlow("late")])
+def test_a_request_that_cannot_be_served_drives_no_model_away(world: World, error: ModelError) -> None:
+    world.here["here"] = Fake("here", error)
+    with pytest.raises(type(error)):
+        world.router.for_role("coder").chat(ASK)
+    assert world.router.for_role("coder").name == "here"
 
 
 def test_no_look_where_all_are_of_a_kind(world: World) -> None:
