@@ -177,7 +177,13 @@ class Reading:
             self._space, self._thinking, self._fresh = "\n\n" if self._thoughts else "", True, True
         elif alone and not rest.startswith(_MISTRAL):
             self._hold(_alone(self._view, self._tools, 0, ("<|eom_id|>", "<|eot_id|>")), 0)
+        elif self._may_be_name():
+            self._hold(_leading(self._view, self._tools), 0)
         return True
+
+    def _may_be_name(self) -> bool:
+        here = "native" in self._dialects and (self._whole or self.found == "native")
+        return here and any(name.startswith(self._view.text[: len(name)]) for name in self._tools)
 
     def _plain(self) -> bool:
         tired = self._failed >= _MOST_FAILED
@@ -369,6 +375,17 @@ def _named(view: _View, tools: _Tools, at: int) -> _Block:
     return (yield from _values(view, tools, named.end(), (), "native", named[1]))
 
 
+def _leading(view: _View, tools: _Tools) -> _Block:
+    """A name and arguments at once: what is left of Mistral's and Functionary's calls without their control tokens."""
+    while not view.last and any(name != view.text and name.startswith(view.text) for name in tools):
+        yield
+    name = max((name for name in tools if view.text.startswith(name)), key=len, default="")
+    place = yield from _present(view, len(name))
+    if not name or view.text[place : place + 1] != "{":
+        return _Found()
+    return (yield from _values(view, tools, place, (), "native", name))
+
+
 def _fenced(view: _View, tools: _Tools, at: int) -> _Block:
     while "\n" not in view.text[at : at + _LONGEST_NAME] and len(view.text) < at + 40 and not view.last:
         yield
@@ -400,6 +417,8 @@ def _values(
         extent = yield from _extent(view, at)
         if extent.whole:
             more, end = _calls_in(view.text[at : extent.end], tools, name, dialect), extent.end
+        elif name and not closers:
+            return _Found(calls, good, dialect)
         else:
             more, end = yield from _mended(view, tools, at, extent, closers, name)
         if not more:

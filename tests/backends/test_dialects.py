@@ -58,6 +58,8 @@ def pairs(reading: Reading) -> list[tuple[str, Any]]:
         (f"<|tool_call|>[{CALL}]<|/tool_call|>", "native"),
         (f"<function_call>{CALL}</function_call>", "native"),
         ('>>>read\n{"path": "a.py"}', "native"),
+        ('read\n{"path": "a.py"}', "native"),
+        ('read{"path": "a.py"}', "native"),
         (
             "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>read\n```json\n"
             '{"path": "a.py"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
@@ -82,6 +84,9 @@ def test_every_dialect_is_read(text: str, dialect: Dialect) -> None:
         "",
         " \n",
         "plain words\n",
+        "read the {file}",
+        "now {",
+        "re",
         '{"name": "Ann", "age": 3}',
         '{"name": "read"}',
         '{"name": "unknown", "arguments": {}}',
@@ -155,6 +160,7 @@ def test_what_is_no_call_stays_as_it_is(text: str) -> None:
         ("<function=read>\n<parameter=path>\n\n a\n\n</parameter>\n</function>", [("read", {"path": "\n a\n"})], ""),
         (f"Here:\n```json\n{CALL}\n```", [READ], "Here:"),
         (f"{CALL}; {CALL}", [READ, READ], ""),
+        ('read{"path": "a.py"} now{}', [READ, ("now", {})], ""),
         (f"<think>hm</think>{CALL}", [READ], ""),
         (f"<think>I call <tool_call>{CALL}</tool_call></think>", [READ], ""),
         (f"<think>I call <tool_call>{CALL}</tool_call>", [READ], ""),
