@@ -111,8 +111,8 @@ class Engine:
         except Aborted:
             self._refuse(number, "cancelled", kind="cancelled")
         except TooLong as refusal:
-            error = {"kind": "refused", "message": str(refusal), "hint": ""}
-            self._desk.answer(number, {"error": error | {"tokens": refusal.tokens, "context": refusal.context}})
+            why = {"kind": "refused", "message": str(refusal), "hint": ""}
+            self._desk.answer(number, {"error": why | {"tokens": refusal.tokens, "context": refusal.context}})
         except Refused as refusal:
             self._refuse(number, str(refusal))
         except _BAD_VALUES as error:
