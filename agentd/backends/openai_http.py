@@ -125,7 +125,10 @@ class Link:
             try:
                 self._may_send(host, port)
             except Denied:
-                self._note("deny", host, port, model, client, size)
+                # A question without a text is asked again and again while the server is a candidate.
+                if size or "" not in self._told:
+                    self._note("deny", host, port, model, client, size)
+                    self._told.add("")
                 raise
         host, port = targets[0]
         if model and model not in self._told:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from agentd.backends.catalog import ModelEntry, ServerEntry
 from agentd.backends.openai_http import Link, Record, RemoteModel
-from agentd.errors import ServerRefused
+from agentd.errors import Denied, ModelError, ServerRefused
 from agentd.policy.engine import PolicyEngine
 from agentd.policy.sending import check_sending
 from agentd.types import Model
@@ -53,12 +53,14 @@ class Remotes:
             return known
 
     def reach(self, model: Model) -> None:
-        """Returns when the server of a remote model answers at all. Raises `ModelError`, `Denied`."""
+        """Returns when the server of a remote model answers at all. Raises `ModelError`."""
         if isinstance(model, RemoteModel):
             try:
                 model.link.models(timeout=_REACH_SECONDS)
             except ServerRefused:
                 return  # it does answer
+            except Denied as error:
+                raise ModelError(error.message, hint=error.hint) from None  # as good as away
 
     def close(self) -> None:
         with self._lock:

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import click
 
 from agentd.cli import output
+from agentd.cli.client import Client, endpoint
 from agentd.cli.options import Group, Invocation, command
 from agentd.cli.reach import ensure_daemon
 
@@ -57,7 +58,7 @@ def add(
 @command("ls")
 def ls(invocation: Invocation) -> None:
     """The servers: where they are, what uses them, how they do."""
-    found = ensure_daemon(invocation).get("/api/backends")
+    found = Client(endpoint(invocation)).get("/api/backends")
     if invocation.json:
         output.data_json(found)
         return
@@ -87,7 +88,7 @@ def test(invocation: Invocation, name: str, model: str | None) -> int:
 @click.option("--models", is_flag=True, help="Also take out its models, from the roles too.")
 def rm(invocation: Invocation, name: str, models: bool) -> None:
     """Remove a server from the catalog."""
-    client = ensure_daemon(invocation)
+    client = Client(endpoint(invocation))
     removed = client.delete(f"/api/backends/{quote(name, safe='')}", models=str(models).lower())
     if invocation.json:
         output.data_json(removed)

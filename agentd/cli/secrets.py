@@ -8,6 +8,7 @@ from urllib.parse import quote
 import click
 
 from agentd.cli import output
+from agentd.cli.client import Client, endpoint
 from agentd.cli.options import Group, Invocation, command
 from agentd.cli.reach import ensure_daemon
 from agentd.cli.times import clock
@@ -34,7 +35,7 @@ def set_(invocation: Invocation, name: str) -> None:
 @command("ls")
 def ls(invocation: Invocation) -> None:
     """The names of the secrets, and when each was set."""
-    found = ensure_daemon(invocation).get("/api/secrets")
+    found = Client(endpoint(invocation)).get("/api/secrets")
     if invocation.json:
         output.data_json(found)
         return
@@ -45,7 +46,7 @@ def ls(invocation: Invocation) -> None:
 @click.argument("name")
 def rm(invocation: Invocation, name: str) -> None:
     """Forget a secret."""
-    removed = ensure_daemon(invocation).delete(f"/api/secrets/{quote(name, safe='')}")
+    removed = Client(endpoint(invocation)).delete(f"/api/secrets/{quote(name, safe='')}")
     if invocation.json:
         output.data_json(removed)
     elif not invocation.quiet:

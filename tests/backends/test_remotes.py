@@ -12,7 +12,7 @@ from agentd.backends.catalog import ModelEntry, ServerEntry
 from agentd.backends.inspection import inspect
 from agentd.backends.openai_http import RemoteModel
 from agentd.backends.remotes import Remotes
-from agentd.errors import Denied, ServerDown
+from agentd.errors import Denied, ModelError, ServerDown
 from agentd.policy.engine import PolicyEngine
 from agentd.types import Message, ModelProfile, ModelRequest
 from tests.backends.openai_server import Good, OpenAiServer, Turn, message
@@ -74,6 +74,16 @@ def test_whether_a_server_answers_at_all(remotes: Remotes) -> None:
         remotes.reach(model)  # it refuses, so it is there
     with pytest.raises(ServerDown):
         remotes.reach(model)
+
+
+def test_a_server_that_is_denied_is_as_good_as_away(policy: PolicyEngine) -> None:
+    records: list[str] = []
+    remotes = Remotes(secret={}.get, policy=policy, record=lambda kind, task, data: records.append(kind))
+    model = remotes.model(ENTRY, ServerEntry(name="box", urls=("http://192.0.2.7:80/v1",)))
+    for _ in range(3):
+        with pytest.raises(ModelError, match="nothing may be sent"):
+            remotes.reach(model)
+    assert records == ["model.send"]
 
 
 def test_what_an_inspection_finds_is_kept(remotes: Remotes) -> None:

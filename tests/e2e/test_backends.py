@@ -53,6 +53,7 @@ def server() -> Iterator[OpenAiServer]:
 @pytest.fixture(scope="module")
 def agentd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agentd]:
     made = Agentd(tmp_path_factory.mktemp("backends"))
+    made.ok("up")
     yield made
     made.stop()
 
