@@ -26,3 +26,17 @@ def test_work_that_nobody_waits_for_yields(agent: Agent, origin: Origin, priorit
     assert model.asked
     assert {asked.priority for asked in model.asked} == {priority}
     assert {asked.client for asked in model.asked} == {agent.task.id}
+
+
+@pytest.mark.parametrize(
+    ("origin", "cache", "given"),
+    [(Origin.CLI, None, True), (Origin.CLI, True, True), (Origin.CLI, False, False), (Origin.EVAL, None, False)],
+)
+def test_kept_replies_are_given_unless_it_was_said_otherwise_or_is_a_measurement(
+    agent: Agent, origin: Origin, cache: bool | None, given: bool
+) -> None:
+    model = Words(one_step(), DONE)
+    request = TaskRequest(goal="say hello", workspace=str(agent.folder), origin=origin, cache=cache)
+    agent.app.queue.submit(request)
+    agent.go_on(model)
+    assert {asked.cache for asked in model.asked} == {given}

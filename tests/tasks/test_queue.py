@@ -419,6 +419,14 @@ def test_a_retry_is_a_new_task_with_the_same_request(bench: Bench) -> None:
     assert bench.queue.retry(old.id).retry_of == old.id
 
 
+def test_a_retry_hears_no_kept_replies(bench: Bench) -> None:
+    old = bench.submit("try")
+    assert old.cache
+    assert not bench.submit("try", cache=False).cache
+    bench.finish(bench.claim(), TaskState.FAILED)
+    assert not bench.queue.retry(old.id).cache
+
+
 def test_a_retried_waiting_task_ends(bench: Bench) -> None:
     old = bench.submit()
     bench.queue.wait_for_person(bench.claim(), "?")
