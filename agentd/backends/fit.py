@@ -158,15 +158,15 @@ def choose_file(sizes: Mapping[str, int], devices: Devices) -> str:
         raise ModelError("there are no files to choose from", hint="name the file itself")
     room = max(vram_budget(devices), ram_budget(devices))
     easy = vram_budget(devices) or ram_budget(devices) // 4  # without a card twice the bytes are half the speed
-    fitting = {name: size for name, size in sizes.items() if _with_context(size) <= room}
+    fitting = {name: size for name, size in sizes.items() if with_context(size) <= room}
     if not fitting:
         name, size = min(sizes.items(), key=lambda item: item[1])
         raise OutOfMemory(
-            f"none of these files fits: the smallest, {name}, needs about {_gb(_with_context(size))}, "
+            f"none of these files fits: the smallest, {name}, needs about {_gb(with_context(size))}, "
             f"and {_gb(room)} may be taken",
             hint="choose a smaller model",
         )
-    exact = [name for name, size in fitting.items() if _is(name, "Q8_0") and _with_context(size) <= easy]
+    exact = [name for name, size in fitting.items() if _is(name, "Q8_0") and with_context(size) <= easy]
     usual = [name for name in fitting if _is(name, "Q4_K_M")]
     for names in (exact, usual):
         if names:
@@ -342,7 +342,7 @@ def _too_big(least: LoadPlan, devices: Devices) -> OutOfMemory:
     return OutOfMemory(message, hint=hint)
 
 
-def _with_context(size: int) -> int:
+def with_context(size: int) -> int:
     """A file's size with what it takes to run it in a modest context, about."""
     return size + size // 4 + _PROCESS + _GPU_START
 

