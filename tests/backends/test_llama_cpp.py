@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -147,7 +148,8 @@ def test_a_prompt_too_long_for_the_context(model: LlamaModel) -> None:
 
 def test_texts_of_every_kind_go_through(model: LlamaModel) -> None:
     for text in ("", "\0", "\ud800", "é" * 9, "<|im_end|>", "\U0001f600", "a\r\nb\ttab"):
-        assert model.chat(replace(QUESTION, messages=(Message(role="user", content=text),), max_tokens=1))
+        said = model.chat(replace(QUESTION, messages=(Message(role="user", content=text),), max_tokens=1))
+        assert said.completion_tokens <= 1
         assert model.count(text) <= 4 * len(text) + 1
 
 
@@ -418,3 +420,41 @@ def test_what_was_computed_is_what_it_takes(model: LlamaModel) -> None:
     taken = model.stats()["rss_bytes"]
     assert model.plan is not None
     assert 0.4 * model.plan.ram_bytes < taken < 1.25 * (model.plan.ram_bytes + model.plan.kept_bytes)
+
+
+def test_a_prompt_that_begins_a_thought(gguf: Path, tmp_path: Path) -> None:
+    before, after = b"'<|im_start|>assistant\n' }}", b"'<|im_start|>a\n<think>\n' }}"
+    path = tmp_path / "thinker.gguf"
+    path.write_bytes(gguf.read_bytes().replace(before, after, 1))
+    model = LlamaModel(path, name="m", profile=ModelProfile(), wanted=Wanted(context=512, sequences=1))
+    try:
+        assert model.render(QUESTION.messages).endswith("<think>\n")
+        heard: list[Delta] = []
+        streamed = model.chat(QUESTION, heard.append)
+        assert streamed.reasoning
+        assert (streamed.text, "".join(delta.text for delta in heard)) == ("", "")
+        assert model.chat(QUESTION).reasoning == streamed.reasoning
+        assert model.chat(replace(QUESTION, choices=("red", "blue"))).text in ("red", "blue")
+    finally:
+        model.close()
+
+
+def test_tokens_and_texts(model: LlamaModel) -> None:
+    found = model.tokenize("The capital of France is")
+    assert len(found["tokens"]) == len(found["pieces"]) == 5
+    assert "".join(found["pieces"]) == "The capital of France is"
+    assert model.detokenize(found["tokens"]) == "The capital of France is"
+    assert len(model.tokenize("<|im_end|>", controls=True)["tokens"]) == 1
+    assert len(model.tokenize("<|im_end|>")["tokens"]) > 1
+    prompt = model.render(QUESTION.messages)
+    assert "Name three colours." in prompt
+    assert prompt.endswith("<|im_start|>assistant\n")
+
+
+def test_many_conversations_at_once_say_what_each_says_alone(model: LlamaModel) -> None:
+    requests = [raw(f"{number}, {number + 1}, {number + 2},", max_tokens=12) for number in range(8)]
+    alone = [model.chat(request).text for request in requests]
+    with ThreadPoolExecutor(8) as threads:
+        together = list(threads.map(lambda request: model.chat(request).text, requests))
+    same = sum(one == other for one, other in zip(alone, together, strict=True))
+    assert same >= 7, list(zip(alone, together, strict=True))

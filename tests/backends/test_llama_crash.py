@@ -9,17 +9,20 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from agentd.backends import llama_cpp
+from agentd.backends.devices import Devices
 from agentd.backends.fit import Wanted
 from agentd.backends.llama_cpp import LlamaModel
 from agentd.errors import ModelError
-from agentd.types import Delta, ModelProfile, ModelRequest, OnDelta
+from agentd.events import EventKind
+from agentd.types import Delta, JsonObject, ModelProfile, ModelReply, ModelRequest, OnDelta
 
 LONG = ModelRequest(prompt="1, 2, 3,", max_tokens=900)
 SHORT = ModelRequest(prompt="1, 2, 3,", max_tokens=2)
@@ -38,7 +41,7 @@ def at_third_part(action: Callable[[], None]) -> OnDelta:
 
 def gone(pid: int) -> bool:
     try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
 
@@ -177,7 +180,7 @@ def test_the_process_inherits_neither_secrets_nor_files(
 def test_the_process_dies_with_its_parent(gguf: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from agentd.backends.llama_cpp import LlamaModel\n"
-        "from agentd.types import Delta, ModelProfile, ModelRequest, OnDelta\n"
+        "from agentd.types import Delta, JsonObject, ModelProfile, ModelReply, ModelRequest, OnDelta\n"
         "model = LlamaModel(Path(sys.argv[1]), name='m', profile=ModelProfile(context=1024))\n"
         "print(model.start()['pid'], flush=True)\n"
         "model.chat(ModelRequest(prompt='1, 2,', max_tokens=900))\n"
@@ -194,3 +197,74 @@ def test_the_process_dies_with_its_parent(gguf: Path) -> None:
     while not gone(pid):
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def four_at_once(model: LlamaModel, act: Callable[[], None]) -> list[ModelReply | ModelError]:
+    """What becomes of four requests when something happens as soon as each of them has begun to speak."""
+    begun = threading.Barrier(5, timeout=60)
+
+    def one(number: int) -> ModelReply | ModelError:
+        hear = at_third_part(lambda: (begun.wait(), None)[1])
+        try:
+            return model.chat(replace(LONG, prompt=f"{number}, 1, 2, 3,"), hear)
+        except ModelError as error:
+            return error
+
+    with ThreadPoolExecutor(4) as threads:
+        found = [threads.submit(one, number) for number in range(4)]
+        begun.wait()
+        act()
+        return [each.result() for each in found]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(signal.SIGKILL, "signal 9"), (signal.SIGSTOP, "no sign of life"), (signal.SIGSEGV, "signal 11")],
+)
+def test_four_replies_at_once_and_the_process_goes(gguf: Path, number: signal.Signals, words: str) -> None:
+    model = LlamaModel(gguf, name="m", profile=ModelProfile(), wanted=Wanted(context=1024, sequences=4), stall=2.0)
+    try:
+        before = model.chat(SHORT).text
+        pid = model.pid
+        found = four_at_once(model, signal_of(model, number))
+        assert all(isinstance(each, ModelError) and words in each.message for each in found), found
+        assert pid is not None
+        assert gone(pid)
+        assert model.chat(SHORT).text == before
+        assert model.starts == 2
+    finally:
+        model.close()
+
+
+@pytest.mark.slow
+def test_too_little_memory_for_the_plan_takes_a_smaller_one(gguf: Path, tmp_path: Path) -> None:
+    """The address space of the real process is limited, so that its first plans cannot be had."""
+    script = tmp_path / "limited.py"
+    script.write_text(
+        "import resource, runpy, sys\n"
+        "import llama_cpp, numpy, llguidance, jinja2\n"
+        "from agentd.backends.devices import here\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * 4096\n"
+        "most = used + 1_400_000_000\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (most, most))\n"
+        "runpy.run_module('agentd.backends.llama.worker', run_name='__main__', alter_sys=True)\n"
+    )
+    told: list[tuple[EventKind, JsonObject]] = []
+    model = LlamaModel(
+        gguf,
+        name="m",
+        profile=ModelProfile(),
+        wanted=Wanted(context=8192),
+        devices=lambda: Devices(ram_total=64 * 10**9, ram_free=60 * 10**9, cores=1),
+        tell=lambda kind, facts: told.append((kind, facts)),
+        worker=(sys.executable, "-P", str(script)),
+    )
+    try:
+        assert model.chat(SHORT).completion_tokens == 2
+        assert model.plan is not None
+        assert model.plan.cells < 8 * 8192
+        assert told[0][0] is EventKind.MODEL_SHRUNK
+        assert told[-1][0] is EventKind.MODEL_LOADED
+    finally:
+        model.close()

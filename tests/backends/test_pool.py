@@ -321,3 +321,20 @@ def test_a_scripted_model_of_the_catalog(tmp_path: Path) -> None:
     assert len(model.embed(["x"])[0]) == 256
     assert model.count("12345678") == 2
     assert models.loaded() == []
+
+
+@pytest.mark.slow
+def test_a_conversation_survives_that_another_model_took_its_place(tmp_path: Path) -> None:
+    models = pool(tmp_path, states=tmp_path / "state" / "conversations")
+    one, two = models.for_role("planner"), models.for_role("coder")
+    words = "A list of words: " + "apple, " * 100
+    try:
+        first = one.chat(ModelRequest(prompt=words, max_tokens=2))
+        assert first.reused_tokens == 0
+        say(two)
+        assert names(models) == {"two"}
+        again = one.chat(ModelRequest(prompt=words + "pear", max_tokens=2))
+        assert again.reused_tokens > 150
+        assert names(models) == {"one"}
+    finally:
+        models.close()

@@ -117,6 +117,8 @@ class Engine:
             self._refuse(number, str(refusal))
         except _BAD_VALUES as error:
             self._refuse(number, f"{type(error).__name__}: {error}")
+        except BaseException as error:  # a clerk ends without a word, and somebody would wait for ever
+            self._refuse(number, f"{type(error).__name__}: {error}", kind="failed")
         else:
             if found is not None:
                 self._desk.answer(number, {"ok": found})

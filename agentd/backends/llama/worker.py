@@ -12,6 +12,7 @@ import queue
 import socket
 import sys
 import threading
+import traceback
 
 from agentd.backends.frames import BrokenWire, FrameReader
 from agentd.backends.llama.desk import Desk
@@ -52,6 +53,9 @@ class Inbox:
                     self._take(frame, self._engine)
         except BrokenWire:
             os._exit(0)  # the parent is gone, and so is the reason to live
+        except BaseException:
+            traceback.print_exc()
+            os._exit(70)  # nobody would hear the parent any more
 
     def _take(self, frame: Frame, engine: Engine) -> None:
         number = frame.get("id")
