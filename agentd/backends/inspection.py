@@ -175,8 +175,8 @@ def _schema(model: RemoteModel, able: Abilities, found: Inspection) -> None:
             continue
         break
     found.form = able.form
-    held = able.form != "text"
-    found.add("json_schema", able.form == "json_schema", f"by {able.form}" if held else "; ".join(tried)[:300])
+    said = [f"by {able.form}"] if able.form != "text" else []
+    found.add("json_schema", able.form == "json_schema", "; ".join([*said, *tried])[:400])
 
 
 def _holds(text: str) -> bool:

@@ -174,7 +174,7 @@ class ReplyReader:
             text=text,
             model=self._model,
             prompt_tokens=self._figure("prompt_tokens", lambda: _about(_asked(self._request))),
-            completion_tokens=self._figure("completion_tokens", lambda: _about(text + reasoning)),
+            completion_tokens=self._figure("completion_tokens", lambda: _about(text + reasoning + _written(calls))),
             seconds=seconds,
             finish_reason=finish,
             reasoning=reasoning,
@@ -380,6 +380,10 @@ class _Call:
 
 def _asked(request: ModelRequest) -> str:
     return (request.prompt or "") + "".join(message.content for message in request.messages)
+
+
+def _written(calls: Iterable[FunctionCall]) -> str:
+    return "".join(call.name + call.arguments for call in calls)
 
 
 def _about(text: str) -> int:

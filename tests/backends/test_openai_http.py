@@ -118,6 +118,11 @@ def test_figures_are_estimated_where_none_come(serve: Serve) -> None:
     assert (reply.prompt_tokens, reply.completion_tokens) == (2, 10)
 
 
+def test_calls_count_as_words(serve: Serve) -> None:
+    server = serve(stream(call_delta(0, "weather", '{"city": "%s"}' % ("x" * 21), "a"), delta(finish="tool_calls")))
+    assert model_at(server.url).chat(replace(HELLO, tools=(WEATHER,))).completion_tokens == 10
+
+
 @pytest.mark.parametrize("usage", [{"prompt_tokens": -1, "completion_tokens": "9"}, {"prompt_tokens": 1e99}, [], "x"])
 def test_figures_that_are_none_are_not_believed(serve: Serve, usage: Any) -> None:
     server = serve(lambda turn: turn.events([delta("x" * 40), delta(finish="stop") | {"usage": usage}]))
