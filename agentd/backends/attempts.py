@@ -133,7 +133,8 @@ class Lane:
 
     def chat(self, call: Call, on_delta: OnDelta | None, cancel: threading.Event | None) -> Answer:
         request = replace(call.request, timeout=max(0.001, call.left))
-        reply = self.run(lambda model: model.chat(request, on_delta, cancel), timed=True)
+        hear = self._witness(on_delta) if self.site.health.on_trial else on_delta
+        reply = self.run(lambda model: model.chat(request, hear, cancel), timed=True)
         return Answer(reply=reply, candidate=self.candidate)
 
     def run(self, do: Callable[[Model], T], *, timed: bool = False) -> T:
@@ -151,6 +152,14 @@ class Lane:
             raise
         health.succeeded(time.monotonic() - started if timed else None)
         return done
+
+    def _witness(self, on_delta: OnDelta | None) -> OnDelta:
+        def hear(delta: Delta) -> None:
+            self.site.health.lives()
+            if on_delta is not None:
+                on_delta(delta)
+
+        return hear
 
     def _to_blame(self, error: BaseException, seconds: float) -> bool:
         """Whether the server failed, and not the request; nor is it slow only for a request that could not wait."""
@@ -191,7 +200,7 @@ class Tries:
         def attempt() -> T:
             call.check()
             if call.left <= 0:
-                raise ModelError(f"{candidate.name} had no time left to reply", hint="allow more time")
+                raise TooSlow(f"{candidate.name} had no time left to reply", hint="allow more time")
             return once(_lane(candidate, used))
 
         retrying = Retrying(
@@ -245,6 +254,8 @@ class Race:
         finally:
             for lane in lanes:
                 lane.cancel.set()
+            with self._lock:
+                self._open = False  # who asked has gone on
 
     def _joined(self, second: Lane | None) -> list[Lane]:
         if second is None:
@@ -309,7 +320,7 @@ def _may_pass(error: BaseException, candidate: Candidate) -> bool:
     """Whether the same request may succeed a moment later."""
     if isinstance(error, Busy):
         return candidate.remote
-    return isinstance(error, ModelError) and error.retryable and not error.sent
+    return isinstance(error, ModelError) and error.retryable
 
 
 def _pause(state: RetryCallState, candidate: Candidate, used: list[Site], first: float) -> float:

@@ -96,6 +96,18 @@ class Health:
             self._running += 1
             return True
 
+    @property
+    def on_trial(self) -> bool:
+        """Whether the one request that may try runs now."""
+        return self._trying
+
+    def lives(self) -> None:
+        """The request that tries has begun to be answered, so the others need not wait for its end."""
+        with self._lock:
+            if self._trying:
+                self._close("")
+                self._trying = False
+
     def succeeded(self, seconds: float | None = None) -> None:
         """The request was answered; in so many seconds, where that says how long the server takes."""
         with self._lock:

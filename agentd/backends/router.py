@@ -47,6 +47,7 @@ from agentd.types import (
 T = TypeVar("T")
 Remote: TypeAlias = Callable[[ModelEntry, ServerEntry], Model]
 """Makes the model of an entry on a server of one address."""
+Tell: TypeAlias = Callable[[Call, Candidate, Sequence[ModelError | Denied]], None]
 Reach: TypeAlias = Callable[[Model], None]
 """Returns when the server of a remote model answers at all; else raises `ModelError`."""
 
@@ -455,7 +456,9 @@ class RoutedModel:
         listener = None if on_delta is None else Listener(on_delta)
         call = Call(request=request, listener=listener, cancel=cancel, deadline=time.monotonic() + request.timeout)
         return self._first(
-            call, lambda index: self._router.answer(self._candidates[index], call, self._candidates[index + 1 :])
+            call,
+            lambda index: self._router.answer(self._candidates[index], call, self._candidates[index + 1 :]),
+            self._tell,
         )
 
     def score(
@@ -494,7 +497,12 @@ class RoutedModel:
         """What its process says of itself; see `LlamaModel.stats`. Raises `ModelError`."""
         return self._router.tokens(self._candidates[0]).stats()
 
-    def _first(self, call: Call, ask: Callable[[int], T]) -> T:
+    def _tell(self, call: Call, candidate: Candidate, failures: Sequence[ModelError | Denied]) -> None:
+        why = failures[0].message if failures else self._why
+        if self._role and (why or candidate.name == self._wished):
+            self._router.has_role(self._role, self._wished, candidate.name, why, call.request.client)
+
+    def _first(self, call: Call, ask: Callable[[int], T], tell: Tell = lambda call, candidate, failures: None) -> T:
         """What the first candidate gives that gives anything. Raises what was wrong with each."""
         call.check()
         failures: list[ModelError | Denied] = []
@@ -507,9 +515,7 @@ class RoutedModel:
                     raise
                 failures.append(error)
                 continue
-            why = failures[0].message if failures else self._why
-            if self._role and (why or candidate.name == self._wished):
-                self._router.has_role(self._role, self._wished, candidate.name, why, call.request.client)
+            tell(call, candidate, failures)
             return found
         raise self._nobody(failures)
 

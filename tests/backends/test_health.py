@@ -84,6 +84,19 @@ def test_a_try_that_says_nothing_lets_the_next_one_try(health: Health, clock: St
     assert health.resting == 10.0
 
 
+def test_a_try_that_is_being_answered_lets_the_others_in(health: Health, clock: StillClock) -> None:
+    fail(health, 3)
+    clock.time += 5.0
+    assert health.enter()
+    assert health.on_trial
+    health.lives()
+    assert health.enter()
+    assert not health.on_trial
+    health.failed("it broke off")
+    health.succeeded()
+    assert (health.running, health.ready) == (0, True)
+
+
 def test_a_server_that_asks_for_time_gets_it_and_has_not_failed(health: Health, clock: StillClock) -> None:
     fail(health, 2)
     assert health.enter()

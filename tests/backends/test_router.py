@@ -485,6 +485,30 @@ def test_a_try_after_the_rest_that_fails_costs_one_request(world: World) -> None
     assert world.router.status()["servers"][0]["resting"] == 10.0
 
 
+def test_a_long_reply_after_the_rest_keeps_nobody_waiting(world: World) -> None:
+    cloud = world.server("cloud")
+    cloud.act = down()
+    world.router.for_role("planner").chat(ASK)
+    world.clock.time += 5.0
+    begun, end = threading.Event(), threading.Event()
+
+    def long(me: Fake, request: ModelRequest, on_delta: OnDelta | None, cancel: threading.Event | None) -> None:
+        assert on_delta is not None, "somebody has to hear that it lives"
+        on_delta(Delta(text="once upon"))
+        begun.set()
+        end.wait(20)
+
+    cloud.act = [long, "short"]
+    thread = threading.Thread(target=lambda: world.router.named("cloud").chat(ASK))
+    thread.start()
+    try:
+        assert begun.wait(5)
+        assert world.router.named("cloud").chat(ASK).text == "short"
+    finally:
+        end.set()
+        thread.join()
+
+
 def test_policy_sends_a_request_elsewhere(world: World) -> None:
     world.server("cloud").act = Denied("nothing may leave this machine")
     assert world.router.for_role("planner").chat(ASK).model == "box/big"
@@ -755,6 +779,27 @@ def test_a_first_that_speaks_in_time_is_heard_at_once_and_not_raced_against(worl
     assert world.server("b").asked == []
 
 
+def test_nothing_is_heard_after_a_cancelled_race(world: World) -> None:
+    world.settings = QUICK.model_copy(update={"hedge_after": 9.0})
+    heard: list[str] = []
+    spoke = threading.Event()
+
+    def deaf(me: Fake, request: ModelRequest, on_delta: OnDelta | None, cancel: threading.Event | None) -> str:
+        assert on_delta is not None
+        time.sleep(0.5)
+        on_delta(Delta(text="too late"))
+        spoke.set()
+        return "too late"
+
+    world.server("a").act = deaf
+    cancel = threading.Event()
+    threading.Timer(0.1, cancel.set).start()
+    with pytest.raises(Cancelled):
+        world.router.named("box/big").chat(HEDGED, hearing(heard), cancel)
+    assert spoke.wait(5)
+    assert heard == []
+
+
 def test_a_race_is_cancelled_as_a_whole(world: World) -> None:
     world.settings = QUICK.model_copy(update={"hedge_after": 0.05})
     world.server("a").act = world.server("b").act = after(15.0, "late")
@@ -843,6 +888,7 @@ def test_scores_come_from_whoever_can(world: World) -> None:
     for name in ("cloud", "a", "b"):
         world.server(name).act = ModelError("it cannot score")
     assert len(world.router.for_role("planner").score([("a", "b")])) == 1
+    assert world.events == [], "the role is still the first one's"
     with pytest.raises(ModelError, match="it cannot score"):
         world.router.named("cloud").score([("a", "b")])
 
