@@ -7,7 +7,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -43,6 +43,19 @@ _TOOLS = (
     '<tool_call>\n{{"name": "the function", "arguments": {{"a parameter": "its value"}}}}\n</tool_call>'
 )
 
+_PROBE: Dict = {
+    "type": "function",
+    "function": {
+        "name": "probe_1",
+        "description": "a probe",
+        "parameters": {
+            "type": "object",
+            "properties": {"a": {"type": "string", "description": "b"}},
+            "required": ["a"],
+        },
+    },
+}
+
 
 class ChatTemplate:
     def __init__(
@@ -72,9 +85,11 @@ class ChatTemplate:
         is said in words. Raises `ValueError` when the template refuses.
         """
         chat = [self._message(message) for message in _with_names(messages)]
-        functions = [{"type": "function", "function": self._disarm(_function(tool))} for tool in tools]
+        functions = [{"type": "function", "function": self._disarm(_whole(tool))} for tool in tools]
         refusal = ""
-        for form, known in self._forms(chat, functions):
+        forms = list(self._forms(chat, functions))
+        self._environment.start()
+        for form, known in forms:
             try:
                 return self._pieces(self._fill(form, think, known))
             except Exception as error:  # a template is a stranger's program, and can fail in every way
@@ -84,8 +99,7 @@ class ChatTemplate:
     @cached_property
     def knows_tools(self) -> bool:
         """Whether the template itself tells the model which tools there are."""
-        tool = {"type": "function", "function": {"name": "probe_1", "description": "probe_2", "parameters": {}}}
-        return self._says([{"role": "user", "content": "hi"}], [tool], "probe_1")
+        return self._says([{"role": "user", "content": "hi"}], [_PROBE], "probe_1")
 
     @cached_property
     def knows_calls(self) -> bool:
@@ -100,11 +114,10 @@ class ChatTemplate:
             },
             {"role": "tool", "content": "probe_3", "tool_call_id": "probe1234", "name": "probe_1"},
         ]
-        return self._says(
-            chat, [{"type": "function", "function": {"name": "probe_1"}}], "probe_1", "probe_2", "probe_3"
-        )
+        return self._says(chat, [_PROBE], "probe_1", "probe_2", "probe_3")
 
     def _says(self, chat: Sequence[Dict], tools: Sequence[Dict], *words: str) -> bool:
+        self._environment.start()
         try:
             text = self._fill(chat, False, tools)
         except Exception:  # as above
@@ -192,6 +205,8 @@ class _Environment(ImmutableSandboxedEnvironment):
     def __init__(self, seconds: float) -> None:
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation])
         self.filters["tojson"] = _tojson
+        for name in ("center", "format", "indent"):
+            self.filters[name] = _modest(self.filters[name])
         self.globals |= {"raise_exception": _refuse, "strftime_now": _now}
         self._seconds = seconds
         self._until = threading.local()
@@ -201,8 +216,11 @@ class _Environment(ImmutableSandboxedEnvironment):
         tree.set_environment(self)
         return self.template_class.from_code(self, self.compile(tree), self.make_globals(None))
 
-    def fill(self, template: jinja2.Template, **values: Any) -> str:
+    def start(self) -> None:
+        """From now on the seconds count, for all that this thread fills."""
         self._until.time = time.monotonic() + self._seconds
+
+    def fill(self, template: jinja2.Template, **values: Any) -> str:
         parts: list[str] = []
         size = 0
         for part in template.generate(**values):
@@ -227,11 +245,10 @@ class _Environment(ImmutableSandboxedEnvironment):
         return "".join(texts)
 
     def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        values = [*args, *kwargs.values(), getattr(function, "__self__", None)]
-        if any(isinstance(value, int) and abs(value) > _BIGGEST for value in values):
-            raise SecurityError("the template uses too big a number")
-        if getattr(function, "__name__", "") in ("format", "format_map") and re.search(r"\d{6}", str(values[-1])):
-            raise SecurityError("the template uses too wide a format")
+        bound = getattr(getattr(function, "__wrapped__", function), "__self__", None)
+        _check_sizes(*args, *kwargs.values(), *([bound] if isinstance(bound, int) else []))
+        if getattr(function, "__name__", "") in ("format", "format_map"):
+            _check_form(bound)
         return super().call(context, function, *args, **kwargs)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
@@ -242,10 +259,31 @@ class _Environment(ImmutableSandboxedEnvironment):
             or (operator == "*" and max(sizes) * max(numbers) > _BIGGEST)
             or (operator in ("*", "**") and max(numbers) > _BIGGEST)
             or (operator == "**" and numbers[1] > 64)
-            or (operator == "%" and isinstance(left, str) and re.search(r"\d{6}|\*", left))
         ):
             raise SecurityError(f"the template makes too big a thing with {operator}")
+        if operator == "%":
+            _check_form(left)
         return super().call_binop(context, operator, left, right)
+
+
+def _check_sizes(*values: Any) -> None:
+    if any(isinstance(value, int) and abs(value) > _BIGGEST for value in values):
+        raise SecurityError("the template uses too big a number")
+
+
+def _check_form(form: Any) -> None:
+    """Of a text that others are put into: a width may be written in it, or come with them."""
+    if isinstance(form, str) and re.search(r"\d{6}|%\S{0,9}\*", form):
+        raise SecurityError("the template uses too wide a form")
+
+
+def _modest(function: Callable[..., Any]) -> Callable[..., Any]:
+    def checked(value: Any, *args: Any, **kwargs: Any) -> Any:
+        _check_sizes(*args, *kwargs.values())
+        _check_form(value)
+        return function(value, *args, **kwargs)
+
+    return checked
 
 
 class _Guard(NodeTransformer):
@@ -302,6 +340,11 @@ class _Arguments(dict[str, Any]):
 def _function(tool: Mapping[str, Any]) -> Dict:
     inner = tool.get("function")
     return dict(inner if isinstance(inner, Mapping) else tool)
+
+
+def _whole(tool: Mapping[str, Any]) -> Dict:
+    """With everything that a template may look for."""
+    return {"name": "", "description": "", "parameters": {"type": "object", "properties": {}}, **_function(tool)}
 
 
 def _with_names(messages: Sequence[Mapping[str, Any]]) -> Iterator[Dict]:
