@@ -230,7 +230,7 @@ class AgentModel:
             queued = task.state is TaskState.QUEUED
             if queued and (now := self._core.queue.ahead(task_id)) != ahead:
                 ahead = now
-                think(f"queued, {ahead} task{'' if ahead == 1 else 's'} before it" if ahead else "queued, next")
+                think(f"queued, {ahead or 'no'} task{'' if ahead == 1 else 's'} before it")
             if not self._wait(published, task_id, queued, cancel):
                 think(f"… {self._core.clock.now() - begun:.0f} s")
 
@@ -260,9 +260,7 @@ class AgentModel:
             raise Cancelled(f"the client has gone away; task {task_id} {after}")
 
     def _tokens(self, task: Task) -> tuple[int, int]:
-        """Of the prompts and of the replies of all models that the task has asked."""
-        if task.report is not None:
-            return task.report.usage.prompt_tokens, task.report.usage.completion_tokens
+        """Of the prompts and of the replies of all models that the task has asked, however it ended."""
         calls = [each.data for each in self._core.audit.tail(_ANY, task.id) if each.kind == "model.called"]
         return sum(call["prompt_tokens"] for call in calls), sum(call["completion_tokens"] for call in calls)
 
