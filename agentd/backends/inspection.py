@@ -150,10 +150,11 @@ def _tools(model: RemoteModel, able: Abilities, found: Inspection) -> None:
         able.tools = False
         found.add("tools", False, _said(error))
         return
-    able.tools = bool(reply.tool_calls)
-    call = reply.tool_calls[0] if reply.tool_calls else None
-    detail = f"{call.name} {call.arguments}" if call else "it writes text instead of calling"
-    found.add("tools", able.tools, detail[:200])
+    if not reply.tool_calls:  # it was cut off, so nothing is known
+        found.add("tools", False, f"it had made no call after {reply.completion_tokens} tokens")
+        return
+    call = reply.tool_calls[0]
+    found.add("tools", True, f"{call.name} {call.arguments}"[:200])
 
 
 def _schema(model: RemoteModel, able: Abilities, found: Inspection) -> None:
