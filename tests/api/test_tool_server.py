@@ -171,6 +171,28 @@ def test_strange_texts_never_break_it(served: Served, name: str, key: str, text:
     assert post(served, name, **{key: text}).status_code < 500
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b'"x"',
+        b"{",
+        b"\xff\xfe{}",
+        b"[" * 100_000,
+        b'{"a":' * 50_000,
+        b'{"path": NaN}',
+        b'{"path": "a", "start": 1e400}',
+        b'{"path": "a", "start": ' + b"9" * 5000 + b"}",
+        b'{"path": "a", "path": {"b": 1}}',
+        b'{"path": "\\ud800", "workspace": "\\udc00"}',
+    ],
+)
+def test_bodies_that_are_none_are_refused(served: Served, body: bytes) -> None:
+    assert served.client.post("/tools/read_file", content=body, headers=JSON).status_code == 400
+
+
 def test_what_is_not_offered(served: Served) -> None:
     assert error_of(served.client.post("/tools/delete_path", json={})) == (404, "input.not_found")
     assert error_of(served.client.get("/tools/read_file")) == (405, "input.method")
