@@ -127,6 +127,8 @@ class JournalledModel:
                 "prompt_sha256": _sha256(asked),
                 "reply_sha256": _sha256(result["text"]),
             }
+            if result.get("cached"):
+                facts["cached"] = True
             self._record("model.called", task, facts)
             self._emit(EventKind.MODEL_CALLED, task, {name: facts[name] for name in ("role", "model", "seconds")})
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from agentd.types import Origin, Priority, TaskRequest
+from agentd.types import ModelReply, ModelRequest, Origin, Priority, TaskRequest
 from tests.agent.conftest import DONE, Agent, Words, one_step
 
 
@@ -40,3 +42,13 @@ def test_kept_replies_are_given_unless_it_was_said_otherwise_or_is_a_measurement
     agent.app.queue.submit(request)
     agent.go_on(model)
     assert {asked.cache for asked in model.asked} == {given}
+
+
+def test_the_audit_says_which_replies_were_kept_ones(agent: Agent) -> None:
+    class Kept(Words):
+        def chat(self, request: ModelRequest, on_delta: object = None, cancel: object = None) -> ModelReply:
+            return replace(super().chat(request), cached=not self.asked[1:])
+
+    agent.run(Kept(one_step(), DONE))
+    called = [record.data for record in agent.app.audit.tail(1000) if record.kind == "model.called"]
+    assert [data.get("cached", False) for data in called[:2]] == [True, False]
