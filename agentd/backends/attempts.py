@@ -15,7 +15,7 @@ from tenacity.stop import stop_any, stop_base
 from tenacity.wait import wait_exponential_jitter
 
 from agentd.backends.catalog import ModelEntry
-from agentd.backends.health import Balance, Site
+from agentd.backends.health import Balance, Health, Site
 from agentd.config import RouterSettings
 from agentd.errors import BrokenReply, Busy, Cancelled, Denied, ModelError, ServerDown, ServerFailed, TooSlow
 from agentd.types import CallDelta, Delta, Model, ModelReply, ModelRequest, OnDelta
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 _POLL = 0.05
 _FAIR = 5.0
-"""Seconds for which a server must have been waited for before it counts as too slow."""
+"""Seconds for which a server must have been silent before it counts as too slow."""
 _USUAL = 2.0
 """Seconds that a server is given before a second one is asked, until it is known how long it takes."""
 _LONGEST_PAUSE = 10.0
@@ -122,6 +122,32 @@ class Answer:
     candidate: Candidate
 
 
+class Witness:
+    """Hears a model's deltas on their way, and so knows when it last gave a sign of life."""
+
+    def __init__(self, health: Health, on_delta: OnDelta | None = None) -> None:
+        self._health = health
+        self._on_delta = on_delta
+        self._began = self._last = time.monotonic()
+
+    def __call__(self, delta: Delta) -> None:
+        self._last = time.monotonic()
+        if self._health.on_trial:
+            self._health.lives()
+        if self._on_delta is not None:
+            self._on_delta(delta)
+
+    @property
+    def seconds(self) -> float:
+        """Since the request."""
+        return time.monotonic() - self._began
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the last delta, or the request."""
+        return time.monotonic() - self._last
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lane:
     """One try at one site, which was entered before; its health hears how the try went."""
@@ -133,39 +159,31 @@ class Lane:
 
     def chat(self, call: Call, on_delta: OnDelta | None, cancel: threading.Event | None) -> Answer:
         request = replace(call.request, timeout=max(0.001, call.left))
-        hear = self._witness(on_delta) if self.site.health.on_trial else on_delta
-        reply = self.run(lambda model: model.chat(request, hear, cancel), timed=True)
+        witness = Witness(self.site.health, on_delta)
+        # A local model is spared the work of telling each token to nobody.
+        hear = witness if self.candidate.remote else on_delta
+        reply = self._run(lambda model: model.chat(request, hear, cancel), witness)
+        self.site.health.succeeded(witness.seconds)
         return Answer(reply=reply, candidate=self.candidate)
 
-    def run(self, do: Callable[[Model], T], *, timed: bool = False) -> T:
-        """`timed`: how long it takes says how long the server takes for a reply."""
-        health, started = self.site.health, time.monotonic()
+    def run(self, do: Callable[[Model], T]) -> T:
+        """What `do` gives for the model; how long it takes says nothing about the time that replies take."""
+        done = self._run(do, Witness(self.site.health))
+        self.site.health.succeeded()
+        return done
+
+    def _run(self, do: Callable[[Model], T], witness: Witness) -> T:
+        health = self.site.health
         try:
-            done = do(self.candidate.model(self.site))
+            return do(self.candidate.model(self.site))
         except BaseException as error:
             if self.candidate.remote and isinstance(error, Busy):
                 health.paused(error.retry_after or 1.0, error.message)
-            elif self.candidate.remote and self._to_blame(error, time.monotonic() - started):
+            elif self.candidate.remote and _is_to_blame(error, witness.silence):
                 health.failed(str(error).partition("\n")[0])
             else:
                 health.left()
             raise
-        health.succeeded(time.monotonic() - started if timed else None)
-        return done
-
-    def _witness(self, on_delta: OnDelta | None) -> OnDelta:
-        def hear(delta: Delta) -> None:
-            self.site.health.lives()
-            if on_delta is not None:
-                on_delta(delta)
-
-        return hear
-
-    def _to_blame(self, error: BaseException, seconds: float) -> bool:
-        """Whether the server failed, and not the request; nor is it slow only for a request that could not wait."""
-        if isinstance(error, TooSlow):
-            return seconds >= (self.site.health.usual or _FAIR)
-        return isinstance(error, ServerDown | ServerFailed | BrokenReply)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -316,6 +334,13 @@ def answers(candidate: Candidate, reach: Callable[[Model], None]) -> bool:
     return False
 
 
+def _is_to_blame(error: BaseException, silence: float) -> bool:
+    """Whether the server failed, and not the request; one that speaks is not slow because a request could not wait."""
+    if isinstance(error, TooSlow):
+        return silence >= _FAIR
+    return isinstance(error, ServerDown | ServerFailed | BrokenReply)
+
+
 def _may_pass(error: BaseException, candidate: Candidate) -> bool:
     """Whether the same request may succeed a moment later."""
     if isinstance(error, Busy):
@@ -358,7 +383,10 @@ def _resting(candidate: Candidate) -> ModelError:
     balance = candidate.balance
     problem = next((site.health.problem for site in balance.sites if site.health.problem), "")
     why = f" after: {problem}" if problem else ""
-    message = f"{candidate.name} is left alone for {balance.resting:.0f} s{why}"
+    resting = (
+        f"left alone for {math.ceil(balance.resting)} s" if balance.resting else "being tried again by another request"
+    )
+    message = f"{candidate.name} is {resting}{why}"
     if balance.broken:
         return ModelError(message, hint="it is tried again by itself; `agentd status` shows the servers")
     return Busy(message, hint="it asked for time", retry_after=balance.resting)

@@ -241,7 +241,7 @@ class Router:
         try:
             answer = self._tries.chat(candidate, call, later)
         except ModelError as error:
-            if not candidate.remote and not isinstance(error, _OF_THE_REQUEST):
+            if not candidate.remote and not call.reached and not isinstance(error, _OF_THE_REQUEST):
                 self._went_away(candidate, error.message)
             raise
         if answer.candidate is candidate:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from agentd.backends import attempts
 from agentd.backends.cache import ReplyCache
 from agentd.backends.catalog import FILE, Catalog, ModelEntry, ServerEntry
 from agentd.backends.router import Router
@@ -567,6 +568,27 @@ def test_a_request_that_could_not_wait_does_not_count_against_the_server(world: 
         with pytest.raises(TooSlow):
             world.router.named("cloud").chat(replace(ASK, timeout=0.02))
     assert world.router.status()["servers"][0]["state"] == "closed"
+
+
+def test_a_server_that_is_silent_for_long_is_to_blame(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "_FAIR", 0.05)
+    world.settings = QUICK.model_copy(update={"tries": 1})
+    speaks = stream_of("on ", "and ", "on", then=TooSlow("time is over"), pause=0.03)
+    world.server("cloud").act = speaks
+    for _ in range(4):
+        with pytest.raises(TooSlow):
+            world.router.named("cloud").chat(ASK)
+    assert world.router.status()["servers"][0]["state"] == "closed", "it speaks; the request could not wait"
+
+    def silent(me: Fake, request: ModelRequest, on_delta: OnDelta | None, cancel: threading.Event | None) -> None:
+        time.sleep(0.06)
+        raise TooSlow("no sign of life")
+
+    world.server("cloud").act = silent
+    for _ in range(3):
+        with pytest.raises(TooSlow):
+            world.router.named("cloud").chat(ASK)
+    assert world.router.status()["servers"][0]["state"] == "open"
 
 
 def test_a_cancelled_wait_ends_at_once(world: World) -> None:
