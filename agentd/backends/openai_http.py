@@ -43,6 +43,7 @@ _PER_TOKEN = 8 * 1024
 _MOST_BYTES = 1024 * _MEGABYTE
 _MOST_ERROR = 64 * 1024
 _LOOK_SECONDS = 10.0
+_REMEMBERED = 1800.0
 _EMBED_SECONDS = 600.0
 _FIGURES_SECONDS = 2.0
 """How long the figures may take after the reply has ended."""
@@ -70,7 +71,7 @@ class Link:
             verify=server.verify,
             at=f"{server.name} ({self.url})",
         )
-        self._abilities: dict[str, Abilities] = {}
+        self._abilities: dict[str, tuple[float, Abilities]] = {}
         self._told: set[str] = set()
 
     @property
@@ -79,7 +80,13 @@ class Link:
         return self._lines.at
 
     def abilities(self, model: str) -> Abilities:
-        return self._abilities.setdefault(model, Abilities())
+        """What is known of a model; forgotten after a while, for servers are updated and single replies mislead."""
+        now = time.monotonic()
+        since, known = self._abilities.get(model, (now - _REMEMBERED, Abilities()))
+        if now - since >= _REMEMBERED:
+            known = Abilities()
+            self._abilities[model] = now, known
+        return known
 
     def models(self, *, timeout: float = _LOOK_SECONDS) -> list[str]:
         """The names of the models that it serves. Raises `ModelError`, `Denied`."""

@@ -24,7 +24,6 @@ _LONGEST_LINE = 4 * 1024 * 1024
 _MOST_TOKENS = 100_000_000
 _MOST_CALLS = 128
 _SHORT = 300
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 
 
 def events_of(pieces: Iterable[bytes], at: str) -> Iterator[str]:
@@ -96,7 +95,7 @@ def said_in(found: Any) -> str:
 
 def short(text: str) -> str:
     """On one line, without what would steer a terminal; at most 300 characters."""
-    plain = " ".join(_CONTROL.sub(" ", text[: 4 * _SHORT]).split())
+    plain = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * _SHORT]).split())
     return plain if len(plain) <= _SHORT else plain[: _SHORT - 1] + "…"
 
 
@@ -295,7 +294,7 @@ class ReplyReader:
 
     def _logprob(self, each: Mapping[str, Any]) -> TokenLogprob:
         own = each.get("bytes")
-        tops = [self._object(top, "a log-probability") for top in each.get("top_logprobs") or ()]
+        tops = [self._object(top, "a log-probability") for top in self._list(each.get("top_logprobs"))]
         return TokenLogprob(
             token=self._string(each.get("token")),
             logprob=self._number(each.get("logprob")),
@@ -306,7 +305,7 @@ class ReplyReader:
 
     def _old_logprobs(self, found: Mapping[str, Any]) -> Iterator[TokenLogprob]:
         """Those of /completions: one list for each fact."""
-        values, tops = found.get("token_logprobs") or [], found.get("top_logprobs") or []
+        values, tops = self._list(found.get("token_logprobs")), self._list(found.get("top_logprobs"))
         if len(values) != len(found["tokens"]):
             self._broken("log-probabilities of other tokens")
         for number, (token, value) in enumerate(zip(found["tokens"], values, strict=True)):
@@ -319,6 +318,13 @@ class ReplyReader:
     def _object(self, value: Any, what: str) -> Mapping[str, Any]:
         if not isinstance(value, Mapping):
             self._broken(f"{what} that is no object", value)
+        return value
+
+    def _list(self, value: Any) -> list[Any]:
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            self._broken("something else than a list", value)
         return value
 
     def _string(self, value: Any) -> str:
