@@ -36,7 +36,7 @@ _MOST_TOKENS = 1 << 30
 
 
 class CompletionBody(Sampled):
-    prompt: Any = ""
+    prompt: Any
     suffix: str | None = None
     n: Annotated[int, Field(ge=1, le=MOST_REPLIES)] | None = None
     best_of: Annotated[int, Field(ge=1, le=MOST_REPLIES)] | None = None

@@ -28,6 +28,8 @@ from agentd.types import CallDelta, Delta, JsonObject, Model, ModelReply, ModelR
 router = APIRouter(tags=["openai"])
 
 _LOGPROBS = "message.output_text.logprobs"
+_FAILURES = {429: "rate_limit_exceeded"}
+"""What OpenAI's clients know as the code of a failed response, by status."""
 _STATEFUL = ("previous_response_id", "conversation", "prompt")
 
 
@@ -150,9 +152,11 @@ class ResponseStream:
         return [self._numbers.event(f"response.{response['status']}", response=response)]
 
     def failed(self, error: AgentdError) -> list[str]:
-        said = error_object(error, status_of(error, "/v1"))
+        status = status_of(error, "/v1")
+        said = error_object(error, status)
         code, message = str(said["code"] or said["type"]), said["message"]
-        response = self._response("failed") | {"error": {"code": code, "message": message}}
+        known = _FAILURES.get(status, "invalid_prompt" if status < 500 else "server_error")
+        response = self._response("failed") | {"error": {"code": known, "message": message}}
         return [
             self._numbers.event("error", code=code, message=message, param=said["param"]),
             self._numbers.event("response.failed", response=response),
