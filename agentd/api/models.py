@@ -107,6 +107,7 @@ def load_model(core: Core, request: Request, body: ModelBody) -> dict[str, Any]:
 def unload_model(core: Core, body: ModelBody) -> dict[str, Any]:
     """Give a model's memory back; refused while requests use it."""
     entry = _local(core, body.model)
+    core.prober.give_way(entry.name)
     core.models.unload(entry.name)
     return {"model": entry.name, "state": "available"}
 
@@ -125,6 +126,7 @@ def remove_model(core: Core, body: ModelBody) -> dict[str, Any]:
 def bench_model(core: Core, request: Request, body: BenchBody) -> dict[str, Any]:
     """Seconds to the first token, tokens read and written a second, and seconds to load if it was not in memory."""
     entry = core.catalog.current().entry(body.model)
+    core.prober.give_way(entry.name)
     if body.cold and any(each["model"] == entry.name for each in core.models.loaded()):
         core.models.unload(entry.name)
     cancel = request.app.state.stopping

@@ -19,8 +19,19 @@ from agentd.telemetry import get_logger
 _IDLE = 5.0
 """Seconds after a load before its model is probed: what it was loaded for comes first."""
 _LISTEN = 0.5
+_GIVING_WAY = 10.0
+"""Seconds that an unasked probe has to end."""
 
 log = get_logger(__name__)
+
+
+@dataclass(kw_only=True)
+class _Unasked:
+    """A probe that was begun because a model was loaded."""
+
+    name: str
+    cancel: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass(kw_only=True)
@@ -33,6 +44,7 @@ class Prober:
     idle: float = _IDLE
     _stopped: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
+    _unasked: _Unasked | None = None
 
     def probe(
         self,
@@ -65,8 +77,17 @@ class Prober:
         self._thread = threading.Thread(target=self._watch, name="probes", daemon=True)
         self._thread.start()
 
+    def give_way(self, name: str) -> None:
+        """End a probe of this model that nobody asked for; the next load begins it anew."""
+        unasked = self._unasked
+        if unasked is not None and unasked.name == name:
+            unasked.cancel.set()
+            unasked.ended.wait(_GIVING_WAY)
+
     def stop(self) -> None:
         self._stopped.set()
+        if (unasked := self._unasked) is not None:
+            unasked.cancel.set()
         if self._thread is not None:
             self._thread.join()
 
@@ -83,17 +104,23 @@ class Prober:
     def _on_load(self, event: Event) -> None:
         """A probe that fails is tried again at the next load."""
         name = str(event.data.get("model", ""))
+        unasked = self._unasked = _Unasked(name=name)
         try:
-            if not self._is_new(name) or self._stopped.wait(self.idle):
+            if not self._is_new(name) or self._stopped.is_set() or unasked.cancel.wait(self.idle):
                 return
-            found = self.probe(name, cancel=self._stopped)
+            if all(each["model"] != name for each in self.models.loaded()):
+                return  # gone meanwhile, and not to be loaded for this
+            found = self.probe(name, cancel=unasked.cancel)
             log.info(
                 "a model was probed", model=name, dialect=found.dialect, calls=found.parse_rate, took=found.seconds
             )
         except Cancelled:
-            pass  # the daemon stops
+            pass  # the daemon stops, or somebody needs the model
         except AgentdError as error:
             log.warning("a model could not be probed", model=name, why=error.message)
+        finally:
+            self._unasked = None
+            unasked.ended.set()
 
     def _is_new(self, name: str) -> bool:
         """A compact model is spoken to in a way of its own, of which a probe would say nothing."""

@@ -16,6 +16,7 @@ import click
 from agentd.cli import output
 from agentd.cli.client import Client, TimedOut, home_of
 from agentd.cli.follow import Silence, follow
+from agentd.cli.models import model_named
 from agentd.cli.options import Invocation, command
 from agentd.cli.reach import ensure_daemon
 from agentd.cli.start import refuse_host, start_daemon, stop_daemon
@@ -46,7 +47,7 @@ class Verdict:
     "--timeout", metavar="S", type=click.FloatRange(0, min_open=True), default=600.0, help="Seconds for one task (600)."
 )
 @click.option(
-    "--role-model", metavar="M", help="Let this model of the catalog take every role, in a daemon of its own."
+    "--role-model", metavar="M", help="Let this model, or GGUF file, take every role, in a daemon of its own."
 )
 def evaluate(
     invocation: Invocation,
@@ -88,7 +89,7 @@ def _daemon(invocation: Invocation, role_model: str | None) -> Iterator[Client]:
                 Path(folder, part.name).symlink_to(part)
         beside = Invocation(home=folder)
         try:
-            yield start_daemon(beside, "--role-model", role_model)
+            yield start_daemon(beside, "--role-model", model_named(role_model))
         finally:
             stop_daemon(beside)
 

@@ -49,7 +49,7 @@ def show(invocation: Invocation, name: str) -> None:
 
     NAME is a name of the catalog, SERVER/MODEL-ID, or a GGUF file.
     """
-    found = Client(endpoint(invocation)).get(f"/api/models/{quote(_named(name), safe='/')}")
+    found = Client(endpoint(invocation)).get(f"/api/models/{quote(model_named(name), safe='/')}")
     if invocation.json:
         output.data_json(found)
     else:
@@ -115,7 +115,7 @@ def rm(invocation: Invocation, name: str) -> None:
 @_name
 def load(invocation: Invocation, name: str) -> None:
     """Load a model into memory now. NAME is a name of the catalog, or a GGUF file."""
-    found = ensure_daemon(invocation).post("/api/models/load", {"model": _named(name)}, timeout=_PATIENCE)
+    found = ensure_daemon(invocation).post("/api/models/load", {"model": model_named(name)}, timeout=_PATIENCE)
     if invocation.json:
         output.data_json(found)
         return
@@ -128,7 +128,7 @@ def load(invocation: Invocation, name: str) -> None:
 @_name
 def unload(invocation: Invocation, name: str) -> None:
     """Give a model's memory back; refused while requests use it."""
-    found = ensure_daemon(invocation).post("/api/models/unload", {"model": _named(name)})
+    found = ensure_daemon(invocation).post("/api/models/unload", {"model": model_named(name)})
     if invocation.json:
         output.data_json(found)
     else:
@@ -142,7 +142,7 @@ def unload(invocation: Invocation, name: str) -> None:
 @click.option("--cold", is_flag=True, help="Unload it first, so that the load is measured too.")
 def bench(invocation: Invocation, name: str, prompt_tokens: int, tokens: int, cold: bool) -> None:
     """Measure a model: seconds to load and to the first token, tokens read and written a second."""
-    body = {"model": _named(name), "prompt_tokens": prompt_tokens, "tokens": tokens, "cold": cold}
+    body = {"model": model_named(name), "prompt_tokens": prompt_tokens, "tokens": tokens, "cold": cold}
     found = ensure_daemon(invocation).post("/api/models/bench", body, timeout=_PATIENCE)
     if invocation.json:
         output.data_json(found)
@@ -169,7 +169,7 @@ def probe(invocation: Invocation, name: str) -> None:
     """
     done: dict[str, Any] = {}
     with ProgressLine(quiet=invocation.quiet or invocation.json) as progress:
-        for done in ensure_daemon(invocation).lines("/api/models/probe", {"model": _named(name)}):
+        for done in ensure_daemon(invocation).lines("/api/models/probe", {"model": model_named(name)}):
             progress.show(done)
     if invocation.json:
         output.data_json(done)
@@ -200,7 +200,7 @@ def _findings(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "speed", f"reads {found['prompt_speed']:g}, writes {found['speed']:g} tokens a second"
 
 
-def _named(name: str) -> str:
+def model_named(name: str) -> str:
     """A GGUF file by its whole path, since the daemon works in another folder; any other name as it is."""
     path = Path(name).expanduser()
     return str(path.absolute()) if name.lower().endswith(".gguf") and path.exists() else name
@@ -237,10 +237,10 @@ def _facts(found: Mapping[str, Any]) -> list[tuple[str, object]]:
     lines += [(title, found[title]) for title in ("backend", "state", "file") if found.get(title)]
     if found.get("size"):
         lines.append(("size", _size(found["size"])))
-    lines += [(name, value) for name, value in found["entry"].items() if name != "source" or "file" not in found]
+    lines += [(name, _shown(each)) for name, each in found["entry"].items() if name != "source" or "file" not in found]
     for name, value in (found["header"] or {}).items():
         if value not in (None, 0, ""):
-            lines.append((f"file: {name}", f"{value:,}" if isinstance(value, int) and value is not True else value))
+            lines.append((f"file: {name}", _shown(value)))
     if found.get("plan"):
         lines.append(("loaded as" if found["state"] == "loaded" else "would load as", found["plan"]["why"]))
         lines.append(("expected", f"about {found['plan']['expected']:.3g} tokens a second"))
@@ -249,6 +249,12 @@ def _facts(found: Mapping[str, Any]) -> list[tuple[str, object]]:
     if found.get("profile"):
         lines += [(f"probed: {title}", text) for title, text in _findings(found["profile"])]
     return lines
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _say_how_to_use(client: Client, done: Mapping[str, Any]) -> None:
