@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from agentd.errors import AgentdError, BrokenReply, Cancelled, ConfigError, ServerDown, TooSlow
+from agentd.errors import AgentdError, BrokenReply, Cancelled, ModelError, ServerDown, TooSlow
 from agentd.policy.hosts import is_loopback
 
 _POLL = 0.05
@@ -146,11 +146,11 @@ class Lines:
                 socket_options=_still_there(),
             )
         except ImportError:
-            raise ConfigError(
+            raise ModelError(
                 f"{self.at}: a SOCKS proxy needs a package that is not installed", hint="use an HTTP proxy"
             ) from None
         except (ValueError, httpx2.InvalidURL) as error:
-            raise ConfigError(f"{self.at}: its proxy cannot be used: {error}") from None
+            raise ModelError(f"{self.at}: its proxy cannot be used: {error}") from None
         # Reading has no limit of its own: whoever waits for the answer looks at the clock.
         timeout = httpx2.Timeout(None, connect=self.connect_timeout)
         return httpx2.Client(transport=transport, trust_env=False, timeout=timeout, follow_redirects=False)
@@ -169,7 +169,7 @@ class Lines:
         try:
             return ssl.create_default_context(cafile=str(self._verify))
         except (OSError, ssl.SSLError) as error:
-            raise ConfigError(
+            raise ModelError(
                 f"{self.at}: the certificate {self._verify} cannot be used: {error}", hint="it must be a PEM file"
             ) from None
 

@@ -29,7 +29,6 @@ from agentd.errors import (
     BrokenReply,
     Busy,
     Cancelled,
-    ConfigError,
     Denied,
     ModelError,
     NoGrammar,
@@ -899,7 +898,7 @@ def test_a_certificate_that_is_none(serve: Serve, tmp_path: Path) -> None:
     for path, text in ((tmp_path / "none.pem", None), (tmp_path / "bad.pem", "hello")):
         if text is not None:
             path.write_text(text)
-        with pytest.raises(ConfigError, match="cannot be used"):
+        with pytest.raises(ModelError, match="cannot be used"):
             model_at("https://127.0.0.1:9/v1", verify=path).chat(HELLO)
 
 
@@ -965,6 +964,11 @@ def test_proxies_of_the_environment_are_not_taken(
     monkeypatch.delenv("no_proxy", raising=False)
     assert model_at(serve(Good()).url).chat(HELLO).text == "hello there"
     assert proxy.seen == []  # type: ignore[attr-defined]
+
+
+def test_a_proxy_of_a_kind_that_cannot_be_used() -> None:
+    with pytest.raises(ModelError, match="SOCKS"):
+        model_at("http://127.0.0.1:9/v1", proxy="socks5://127.0.0.1:1080").chat(HELLO)
 
 
 def test_a_proxy_that_is_down(serve: Serve) -> None:
