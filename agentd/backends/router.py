@@ -344,8 +344,6 @@ class Router:
         return next((each for each in ranked if self._answers(each)), ranked[0])
 
     def _answers(self, candidate: Candidate) -> bool:
-        if self._why_away(candidate):
-            return False
         if not candidate.remote or any(site.health.seen_within(_FRESH) for site in candidate.balance.sites):
             return True
         there = answers(candidate, self._reach)

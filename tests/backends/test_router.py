@@ -618,6 +618,14 @@ def test_a_role_never_changes_its_kind_in_a_request(world: World) -> None:
     assert world.router.for_role("planner").name == "tiny"
 
 
+def test_a_kind_may_be_asked_for(world: World) -> None:
+    assert world.router.for_role("coder").name == "here"
+    assert world.router.for_role("coder", compact=True).name == "tiny"
+    assert world.router.for_role("coder", compact=False).name == "here"
+    with pytest.raises(ModelMissing, match="no compact model of the role planner is there"):
+        world.router.for_role("planner", compact=True)
+
+
 def test_where_kinds_differ_the_server_is_looked_at_first(world: World) -> None:
     world.write(CATALOG.replace('["cloud", "box/big", "here"]', '["cloud", "tiny"]'))
     world.server("cloud").act = down()
