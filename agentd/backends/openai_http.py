@@ -43,6 +43,8 @@ _PER_TOKEN = 8 * 1024
 _MOST_BYTES = 1024 * _MEGABYTE
 _MOST_ERROR = 64 * 1024
 _LOOK_SECONDS = 10.0
+_WRAPPING = 32
+"""Tokens that the JSON around a choice may take."""
 _REMEMBERED = 1800.0
 _EMBED_SECONDS = 600.0
 _FIGURES_SECONDS = 2.0
@@ -301,7 +303,7 @@ class _Asking:
         quiet = _Asking(self._model, self._request, None, self._cancel)
         plain = replace(self._request, choices=None)
         try:
-            reply = quiet.held(replace(plain, schema=schema))
+            reply = quiet.held(replace(plain, schema=schema, max_tokens=plain.max_tokens + _WRAPPING))
             chosen = json.loads(reply.text)["choice"] if reply.finish_reason != "length" else None
         except NoGrammar:
             told = "Reply with exactly one of these lines and nothing else:\n" + "\n".join(choices)
