@@ -7,7 +7,7 @@ import math
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Protocol, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
@@ -40,7 +40,13 @@ _BIGGEST_BOUND = 10**18
 _STACK = 256 << 20
 """Bytes. Compiling recurses along references and rules, in native code that cannot notice the end of its stack."""
 _PATIENCE = 10.0
-_MOST_KEPT = 32
+_MOST_KEPT = 8
+_MOST_STATES = 150_000
+"""Of the automaton for strings; half a kilobyte each, made when needed. `maxLength` needs one for each character."""
+_FUEL = 1_000_000
+"""Expressions that may be made before the next mask is; some 20 to 70 milliseconds."""
+_REFILL = 256
+"""Tokens after which a mask is made, because only that gives new fuel."""
 _WHITESPACE = r"[ ]|\r?\n[ \t]{0,40}"
 """Between the parts of JSON: one space, or a new line with its indentation; never an endless run."""
 _OPTIONS: Any = {"lenient": True, "coerce_one_of": True, "whitespace_pattern": _WHITESPACE}
@@ -87,9 +93,11 @@ class Grammar:
     def __init__(self, vocabulary: Vocabulary, *, schema: Any = None, grammar: str | None = None) -> None:
         """`grammar` is Lark or GBNF. Raises `NoGrammar` for what cannot be compiled; takes up to some seconds for a
         hostile one, without holding the interpreter's lock."""
-        compiler = _compiler(vocabulary)
-        prototype, self.relaxed = compiler.schema(schema) if grammar is None else compiler.grammar(grammar)
-        self._matcher: LLMatcher = prototype.deep_copy()
+        self._compiler = _compiler(vocabulary)
+        compiled = self._compiler.schema(schema) if grammar is None else self._compiler.grammar(grammar)
+        self._prototype, self.relaxed = compiled
+        self._matcher: LLMatcher = self._prototype.deep_copy()
+        self._accepted = 0
         self._size = vocabulary.size
         self._ends = frozenset(vocabulary.ends)
 
@@ -112,7 +120,12 @@ class Grammar:
 
     def accept(self, token: int) -> None:
         """Go on by a token that is allowed; a token that ends the text changes nothing."""
-        if token not in self._ends and not self._matcher.consume_token(token):
+        if token in self._ends:
+            return
+        self._accepted += 1
+        if self._accepted % _REFILL == 0:
+            self._matcher.compute_bitmask()
+        if not self._matcher.consume_token(token):
             self._sound(None)
             raise NoGrammar(f"token {token} does not fit the grammar", hint=_HINT)
 
@@ -132,10 +145,11 @@ class Grammar:
 
     def close(self) -> None:
         """Gives the memory back."""
-        del self._matcher
+        del self._matcher, self._prototype
 
     def _sound(self, value: T) -> T:
         if self._matcher.is_error():
+            self._compiler.forget(self._prototype)  # it shares what its copies have learned, also that it is too big
             raise NoGrammar(f"the grammar cannot be followed: {_reason(self._matcher.get_error())}", hint=_HINT)
         return value
 
@@ -165,7 +179,9 @@ class _Compiler:
         self._limits = LLParserLimits(
             max_items_in_row=20_000,
             step_max_items=200_000,
-            max_lexer_states=50_000,
+            initial_lexer_fuel=_FUEL,
+            step_lexer_fuel=_FUEL,
+            max_lexer_states=_MOST_STATES,
             max_grammar_size=100_000,
             verbose_errors=False,
         )
@@ -181,6 +197,10 @@ class _Compiler:
 
     def grammar(self, text: str) -> _Compiled:
         return self._made("grammar " + text, lambda: _grammar_source(text))
+
+    def forget(self, matcher: LLMatcher) -> None:
+        with self._busy:
+            self._kept = OrderedDict((key, made) for key, made in self._kept.items() if made[0] is not matcher)
 
     def _made(self, key: str, source: Callable[[], _Source]) -> _Compiled:
         if len(key) > _LONGEST:
@@ -256,7 +276,9 @@ def _schema_source(schema: Any, text: str) -> _Source:
         raise NoGrammar(f"a JSON schema is an object, not {schema!r:.60}", hint=_HINT)
     if text.count('"$ref"') > _MOST_REFERENCES:
         raise NoGrammar(f"the JSON schema has more than {_MOST_REFERENCES} references", hint=_HINT)
-    simplified = _Simplified(multiples=_can_be_multiples(_multiples(schema)))
+    parts = list(_objects(schema))
+    multiples = _can_be_multiples(part["multipleOf"] for part in parts if "multipleOf" in part)
+    simplified = _Simplified(multiples=multiples, closing=not any(map(_combines, parts)))
     plain = simplified.schema(schema, 0)
     relaxed = tuple(sorted(simplified.relaxed))
     plain = {} if plain is True else plain
@@ -266,9 +288,11 @@ def _schema_source(schema: Any, text: str) -> _Source:
 class _Simplified:
     """Copies a schema without what the grammar does not need or cannot hold. Raises `NoGrammar` for a too big one."""
 
-    def __init__(self, *, multiples: bool) -> None:
+    def __init__(self, *, multiples: bool, closing: bool) -> None:
+        """`multiples`: whether `multipleOf` is kept; `closing`: whether what says nothing of more fields gets none."""
         self.relaxed: set[str] = set()
         self._multiples = multiples
+        self._closing = closing
         self._parts = 0
 
     def schema(self, schema: Any, depth: int) -> Any:
@@ -279,7 +303,10 @@ class _Simplified:
             limit = f"nested deeper than {_DEEPEST}" if depth > _DEEPEST else f"of more than {_MOST_PARTS} parts"
             raise NoGrammar(f"the JSON schema is {limit}", hint=_HINT)
         self.relaxed |= _UNHELD & schema.keys()
-        return {key: self._value(key, value, depth + 1) for key, value in schema.items() if self._holds(key, value)}
+        made = {key: self._value(key, value, depth + 1) for key, value in schema.items() if self._holds(key, value)}
+        if self._closing and _can_be_closed(made):
+            made["additionalProperties"] = False
+        return made
 
     def _holds(self, key: str, value: Any) -> bool:
         if key in _WORDS or key in _UNHELD:
@@ -303,20 +330,33 @@ class _Simplified:
         return self.schema(value, depth) if key in _PARTS else value
 
 
-def _multiples(schema: Any) -> Iterator[Any]:
-    """Every `multipleOf`, wherever it stands."""
+def _objects(schema: Any) -> Iterator[Mapping[str, Any]]:
+    """Every object in the schema, wherever it stands."""
     rest = [schema]
     while rest:
         part = rest.pop()
         if isinstance(part, Mapping):
-            if "multipleOf" in part:
-                yield part["multipleOf"]
+            yield part
             rest += part.values()
         elif isinstance(part, list):
             rest += part
 
 
-def _can_be_multiples(values: Iterator[Any]) -> bool:
+def _combines(part: Mapping[str, Any]) -> bool:
+    """Whether fields of one value are described in several places."""
+    return "allOf" in part or len(part.keys() & {"$ref", "$dynamicRef", "properties", "anyOf", "oneOf"}) > 1
+
+
+def _can_be_closed(part: Mapping[str, Any]) -> bool:
+    """Models add fields without end where they may, though the schema's author hardly ever meant that."""
+    properties = part.get("properties")
+    if not isinstance(properties, dict) or part.keys() & {"additionalProperties", "patternProperties", "minProperties"}:
+        return False
+    required = part.get("required", [])
+    return isinstance(required, list) and all(name in properties for name in map(str, required))
+
+
+def _can_be_multiples(values: Iterable[Any]) -> bool:
     """Whether the automaton for all of these at once stays small."""
     steps = {abs(Decimal(str(value))).normalize() for value in values if _is_number(value) and value}
     if any(not Decimal("1e-9") < step < Decimal("1e9") for step in steps):

@@ -7,7 +7,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,11 @@ def takes(grammar: Grammar, text: str) -> bool:
     return grammar.may_end
 
 
+def takes_all(grammar: Grammar, tokens: Sequence[int]) -> None:
+    for token in tokens:
+        grammar.accept(token)
+
+
 def walk(grammar: Grammar, chance: random.Random, steps: int = 600) -> str:
     """A reply of a model that likes everything that is allowed, and the ends of things most."""
     closing = [number for number in range(256, VOCABULARY.size) if VOCABULARY.piece(number)[-1:] in b'"}]']
@@ -89,6 +94,11 @@ def walk(grammar: Grammar, chance: random.Random, steps: int = 600) -> str:
         (PERSON, '{"name": "Ann", "age": 3, "more": 1}', False),
         (PERSON, '{"name":  "Ann", "age": 3}', False),
         ({"type": "object"}, '{"any": [1, {"x": null}]}', True),
+        ({"properties": {"a": {"type": "null"}}}, '{"a": null}', True),
+        ({"type": "object", "properties": {"a": {}}}, '{"a": 1, "b": 2}', False),
+        ({"type": "object", "properties": {"a": {}}, "additionalProperties": True}, '{"a": 1, "b": 2}', True),
+        ({"type": "object", "properties": {"a": {}}, "required": ["b"]}, '{"b": 2}', True),
+        ({"allOf": [{"properties": {"a": {}}}, {"properties": {"b": {}}}], "type": "object"}, '{"a": 1, "b": 2}', True),
         ({"type": "object"}, "[1]", False),
         (True, "[1.5e3]", True),
         ({}, '"x"', True),
@@ -199,6 +209,24 @@ def test_replies_do_not_know_of_each_other() -> None:
     assert other.allows(ord("{"))
     one.close()
     assert takes(other, '{"name": "A", "age": 1}')
+
+
+def test_a_reply_that_was_too_much_for_its_grammar_leaves_the_next_one_alone() -> None:
+    schema = {"type": "string", "pattern": "^(.{1,1000}x){1,1000}$"}
+    chance = random.Random(0)
+    for _ in range(2):
+        grammar = Grammar(VOCABULARY, schema=schema)
+        grammar.accept(ord('"'))
+        with pytest.raises(NoGrammar, match="too many"):
+            takes_all(grammar, chance.choices(b"abcdx", k=90_000))
+
+
+def test_a_long_text_is_held_to_its_length() -> None:
+    grammar = Grammar(VOCABULARY, schema={"type": "string", "maxLength": 100_000})
+    grammar.accept(ord('"'))
+    takes_all(grammar, b"x" * 100_000)
+    assert not grammar.allows(ord("x"))
+    assert takes(grammar, '"')
 
 
 @pytest.mark.parametrize(
