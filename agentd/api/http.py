@@ -8,8 +8,22 @@ from collections.abc import Callable
 from fastapi import FastAPI
 
 from agentd import __version__
-from agentd.api import access, backends, cache, daemon, models, parts, problems, secrets, settings, tasks, tool_server
+from agentd.api import (
+    access,
+    backends,
+    cache,
+    daemon,
+    models,
+    parts,
+    problems,
+    secrets,
+    settings,
+    tasks,
+    tool_server,
+    websocket,
+)
 from agentd.api.limits import BodyLimit
+from agentd.api.llama_server import routes as llama_server
 from agentd.api.openai import routes as openai
 from agentd.api.openai.bridge import Bridge
 from agentd.api.request_id import RequestId
@@ -47,4 +61,6 @@ def create_app(app: App, *, shut_down: Callable[[], None] = lambda: None, url: s
         api.include_router(part.router)
     api.include_router(daemon.v1)
     api.include_router(openai.router, prefix="/v1")
+    api.include_router(llama_server.router)
+    api.include_router(websocket.router)
     return api

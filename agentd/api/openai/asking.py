@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from fastapi import Request
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, HTTPConnection
 
 from agentd.api.openai.body import read_json
 from agentd.api.openai.bridge import Bridge, Job, Speaker
@@ -29,7 +29,7 @@ async def fields_of(request: Request) -> dict[str, Any]:
         raise Cancelled("the client has gone away") from None
 
 
-def of_headers(request: Request) -> dict[str, Any]:
+def of_headers(request: HTTPConnection) -> dict[str, Any]:
     """The parts of a `ModelRequest` that headers decide: whose it is, and whether an earlier reply will do."""
     key = request.headers.get("authorization") or request.headers.get("x-api-key") or ""
     return {

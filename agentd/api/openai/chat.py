@@ -8,11 +8,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from pydantic import Field
+from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
 
 from agentd.api.deps import Core
 from agentd.api.openai.asking import bridge_of, fields_of, of_headers, replies, several
 from agentd.api.openai.body import Body, parse
+from agentd.api.openai.bridge import Job
 from agentd.api.openai.errors import Refused, error_object
 from agentd.api.openai.events import DONE, Events, event
 from agentd.api.openai.messages import messages_of
@@ -21,6 +23,7 @@ from agentd.api.openai.sampling import MOST_REPLIES, MOST_TOP, Length, Sampled, 
 from agentd.api.openai.tools import Choice, choice_of, legacy_choice, schema_object, schema_of
 from agentd.api.openai.words import FINGERPRINT, chat_logprobs, new_id, refuse_misfit, timings, usage
 from agentd.api.problems import status_of
+from agentd.app import App
 from agentd.errors import AgentdError
 from agentd.types import CallDelta, Delta, JsonObject, Model, ModelReply, ModelRequest
 
@@ -55,14 +58,11 @@ class ChatBody(Sampled):
 
 @router.post("/chat/completions")
 async def chat_completions(request: Request, core: Core) -> Response:
-    body = parse(ChatBody, await fields_of(request))
-    asked = Asked.of(body)
-    model = await bridge_of(request).call(resolve, core, request, body.model)
-    wanted = asked.request(model, body, of_headers(request))
-    jobs = several(model, wanted, body.n or 1)
-    if body.stream:
-        return Events(bridge_of(request), jobs, ChatStream(asked, model.name, len(jobs)))
-    return JSONResponse(_whole(asked, model.name, await replies(request, jobs)))
+    fields, bridge = await fields_of(request), bridge_of(request)
+    order = await bridge.call(order_of, core, request, fields)
+    if order.stream:
+        return Events(bridge, order.jobs, order.writer())
+    return JSONResponse(_whole(order.asked, order.model, await replies(request, order.jobs)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +126,28 @@ class Asked:
         if not reply.tool_calls:
             return "stop"
         return "function_call" if self.legacy else "tool_calls"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What is to be done for one request, and in which form it is told."""
+
+    asked: Asked
+    model: str
+    jobs: list[Job]
+    stream: bool
+
+    def writer(self) -> ChatStream:
+        return ChatStream(self.asked, self.model, len(self.jobs))
+
+
+def order_of(core: App, connection: HTTPConnection, fields: dict[str, Any]) -> Order:
+    """May wait for a model's server. Raises `Refused`, `NotFound`, `ModelError`."""
+    body = parse(ChatBody, fields)
+    asked = Asked.of(body)
+    model = resolve(core, connection, body.model)
+    jobs = several(model, asked.request(model, body, of_headers(connection)), body.n or 1)
+    return Order(asked=asked, model=model.name, jobs=jobs, stream=bool(body.stream))
 
 
 class ChatStream:

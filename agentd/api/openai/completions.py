@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from pydantic import Field
+from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
 
 from agentd.api.deps import Core
@@ -25,6 +26,7 @@ from agentd.api.openai.sampling import MOST_REPLIES, MOST_TOP, Sampled, one_cons
 from agentd.api.openai.tools import schema_object, schema_of
 from agentd.api.openai.words import FINGERPRINT, new_id, refuse_misfit, sane, timings, usage
 from agentd.api.problems import status_of
+from agentd.app import App
 from agentd.errors import AgentdError
 from agentd.types import Delta, JsonObject, Model, ModelReply, ModelRequest, TokenLogprob
 
@@ -53,21 +55,13 @@ class CompletionBody(Sampled):
 
 @router.post("/completions")
 async def completions(request: Request, core: Core) -> Response:
-    body = parse(CompletionBody, await fields_of(request))
-    asked = Asked.of(body)
-    bridge = bridge_of(request)
-    model = await bridge.call(resolve, core, request, body.model)
-    prompts = await bridge.call(written, model, asked.prompts)
-    if body.max_tokens == 0:
-        return JSONResponse(await bridge.call(_nothing_new, asked, model, prompts))
-    base = asked.request(model, body, of_headers(request))
-    speaker = Filler(model) if base.suffix else model
-    jobs: list[Job] = []
-    for prompt in prompts:
-        jobs += several(speaker, replace(base, prompt=prompt), asked.tries)
-    if body.stream:
-        return Events(bridge, jobs, TextStream(asked, model.name, prompts))
-    return JSONResponse(_whole(asked, model.name, prompts, await replies(request, jobs)))
+    fields, bridge = await fields_of(request), bridge_of(request)
+    order = await bridge.call(order_of, core, request, fields)
+    if order.nothing is not None:
+        return JSONResponse(order.nothing)
+    if order.stream:
+        return Events(bridge, order.jobs, order.writer())
+    return JSONResponse(_whole(order.asked, order.model, order.prompts, await replies(request, order.jobs)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +119,37 @@ class Asked:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What is to be done for one request, and in which form it is told."""
+
+    asked: Asked
+    model: str
+    prompts: list[str]
+    jobs: list[Job]
+    stream: bool
+    nothing: dict[str, Any] | None = None
+    """The answer to a request of no tokens."""
+
+    def writer(self) -> TextStream:
+        return TextStream(self.asked, self.model, self.prompts)
+
+
+def order_of(core: App, connection: HTTPConnection, fields: dict[str, Any]) -> Order:
+    """May wait for a model. Raises `Refused`, `NotFound`, `ModelError`."""
+    body = parse(CompletionBody, fields)
+    asked = Asked.of(body)
+    model = resolve(core, connection, body.model)
+    prompts = written(model, asked.prompts)
+    nothing = _nothing_new(asked, model, prompts) if body.max_tokens == 0 else None
+    base = asked.request(model, body, of_headers(connection))
+    speaker = Filler(model) if base.suffix else model
+    jobs = [job for prompt in prompts for job in several(speaker, replace(base, prompt=prompt), asked.tries)]
+    if nothing is not None:
+        jobs = []
+    return Order(asked=asked, model=model.name, prompts=prompts, jobs=jobs, stream=bool(body.stream), nothing=nothing)
+
+
 class TextStream:
     """Writes pieces of replies as `text_completion`s; see `events.Writer`."""
 
@@ -168,7 +193,7 @@ class TextStream:
         last: dict[str, Any] = {**self._head, "choices": []}
         if self._asked.usage:
             last["usage"] = usage(*_spent(self._asked, [self._replies[index] for index in sorted(self._replies)]))
-        if self._asked.timings:
+        if self._asked.timings and self._replies:
             last["timings"] = timings(self._replies[0], self._first)
         return [event(last), DONE] if len(last) > len(self._head) + 1 else [DONE]
 

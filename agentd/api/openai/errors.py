@@ -8,6 +8,19 @@ from agentd.errors import AgentdError, BadInput, Busy, NoGrammar, NotFound, NotS
 
 _OWN = ("/v1/config", "/v1/status")
 """Endpoints of agentd that lie below /v1; its own command line reads their errors."""
+_AT_ROOT = (
+    "/apply-template",
+    "/chat/completions",
+    "/completion",
+    "/detokenize",
+    "/embedding",
+    "/infill",
+    "/models",
+    "/props",
+    "/slots",
+    "/tokenize",
+)
+"""Endpoints of llama.cpp's server, whose errors have the same form."""
 
 _TYPES = {
     401: "authentication_error",
@@ -47,7 +60,7 @@ class UnknownModel(NotFound):
 
 def is_openai(path: str) -> bool:
     """Whether errors of this path are told in OpenAI's form."""
-    return path == "/v1" or path.startswith("/v1/")
+    return path.split("/")[1:2] == ["v1"] or path.startswith(_AT_ROOT)
 
 
 def openai_status(error: AgentdError, status: int) -> int:
