@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import tempfile
 import threading
 import tomllib
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -23,6 +24,7 @@ from agentd.errors import ConfigError, Conflict, DiskFull, NotFound
 _Tables: TypeAlias = MutableMapping[str, Any]
 
 _NEW_FILE_MODE = 0o644
+_HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]")
 
 
 class CatalogFile:
@@ -69,7 +71,7 @@ class CatalogFile:
         needed += [f"the draft of {entry.name}" for entry in catalog.models.values() if entry.draft == name]
         if needed:
             raise Conflict(f"{name} is {' and '.join(needed)}", hint=f"give {FILE} another model for it first")
-        self._change(lambda tables: _remove_models(tables, {name}))
+        self._change(lambda tables: _remove_models(tables, {name}), gone=[("models", name)])
 
     def remove_server(self, name: str, *, with_users: bool = False) -> None:
         """Take out a server; `with_users` also its models, from the roles too. Raises `NotFound`, `Conflict`."""
@@ -90,7 +92,8 @@ class CatalogFile:
             _remove_models(tables, users)
             _drop(tables, "servers", {name})
 
-        self._change(change)
+        gone = [("models", each) for each in users if each in catalog.models]
+        self._change(change, gone=[*gone, ("servers", name)])
 
     @property
     def _path(self) -> Path:
@@ -100,10 +103,13 @@ class CatalogFile:
         catalog = Catalog.load(self._folder, self._default)
         return self._path.read_text(encoding="utf-8"), catalog
 
-    def _change(self, change: Callable[[_Tables], None], *, write: bool = True) -> None:
+    def _change(
+        self, change: Callable[[_Tables], None], *, gone: Sequence[tuple[str, str]] = (), write: bool = True
+    ) -> None:
+        """`gone`: tables that the change takes out."""
         with self._lock:
             text, _ = self._read()
-            changed = _edited(self._path, text, change)
+            changed = _edited(self._path, text, change, gone)
             target = (self._folder / FILE).resolve()  # a link stays one
             Catalog.parse(target, changed, self._folder)
             if write:
@@ -144,25 +150,54 @@ def _remove_models(tables: _Tables, names: set[str]) -> None:
 
 
 def _drop(tables: _Tables, kind: str, names: set[str]) -> None:
-    for name in names:
-        del tables[kind][name]
-    if names and not tables[kind]:
+    of_kind = tables.get(kind, {})
+    for name in names & set(of_kind):
+        del of_kind[name]
+    if kind in tables and not tables[kind]:
         del tables[kind]
 
 
-def _edited(path: Path, text: str, change: Callable[[_Tables], None]) -> str:
+def _edited(path: Path, text: str, change: Callable[[_Tables], None], gone: Sequence[tuple[str, str]]) -> str:
     """The text after the change, which says what the same change makes of the plain values."""
     wanted = tomllib.loads(text)
     change(wanted)
-    try:
-        document = tomlkit.parse(text)
-        change(document)
-        made = _spaced(text, tomlkit.dumps(document))
-        if tomllib.loads(made) == wanted:
-            return made
-    except (TOMLKitError, tomllib.TOMLDecodeError):
-        pass  # said below
+    # tomlkit takes the comment above the next table for a part of the one before it; lines are cut first, therefore.
+    for start in dict.fromkeys((_cut(text, gone), text)):
+        try:
+            document = tomlkit.parse(start)
+            change(document)
+            made = _spaced(text, tomlkit.dumps(document))
+            if tomllib.loads(made) == wanted:
+                return made
+        except (TOMLKitError, tomllib.TOMLDecodeError):
+            continue  # said below
     raise ConfigError(f"{path} is written in a way that no command can change", hint="change it by hand")
+
+
+def _cut(text: str, gone: Sequence[tuple[str, str]]) -> str:
+    """Without the lines of these tables and the comment right above each."""
+    prefixes = {f"{kind}.{spelt}" for kind, name in gone for spelt in (name, f'"{name}"', f"'{name}'")}
+    kept: list[str] = []
+    loose: list[str] = []
+    """Empty lines and comments inside a table, which may belong to what follows."""
+    inside = False
+    for line in text.splitlines(keepends=True):
+        header = _HEADER.match(line)
+        if header is not None:
+            inside = any(header[1] == prefix or header[1].startswith(f"{prefix}.") for prefix in prefixes)
+            if inside:
+                while kept and kept[-1].startswith("#") and not loose:
+                    kept.pop()
+                loose.clear()
+            kept += loose
+            loose.clear()
+        if not inside:
+            kept.append(line)
+        elif header is None and (not line.strip() or line.startswith("#")):
+            loose.append(line)
+        else:
+            loose.clear()
+    return "".join(kept)
 
 
 def _spaced(old: str, new: str) -> str:

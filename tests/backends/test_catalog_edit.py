@@ -116,6 +116,46 @@ def test_a_server_goes_with_its_models_or_not_at_all(tmp_path: Path, file: Catal
         file.remove_server("box", with_users=True)
 
 
+def test_comments_of_the_tables_around_stay(tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    file = CatalogFile(folder, DEFAULT)
+    file.add_model("first", {"file": "first.gguf", "sampling": {"top_k": 5}})
+    before = text(folder).splitlines()
+    for name in ("qwen2.5-14b", "first"):
+        file.remove_model(name)
+    missing = [line for line in before if line not in text(folder).splitlines() and not line.startswith(('"', "["))]
+    assert not any("#" in line for line in missing), missing
+    assert "# Comes with the extra" in text(folder)
+    last = text(folder).index("# Comes with the extra")
+    assert text(folder)[last:].splitlines()[1] == '[models."smollm2-135m"]'
+
+
+def test_a_comment_right_above_goes_with_its_table(tmp_path: Path, file: CatalogFile) -> None:
+    (tmp_path / FILE).write_text(OWN.replace("[models.far]", "# away\n[models.far]"))
+    file.remove_model("far")
+    assert "# away" not in text(tmp_path)
+    assert "# all there is" in text(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        OWN.replace("[models.small]", "[ models . small ]"),
+        OWN.replace('[models.far]\nbackend = "openai"\nserver = "box"\nmodel = "x/y"\n', "")
+        + '[models."far"]\nmodel = """\n[models.small]\n"""\nbackend = "openai"\nserver = "box"\n',
+    ],
+)
+def test_unusual_spellings_are_changed_rightly_or_not_at_all(tmp_path: Path, file: CatalogFile, spelling: str) -> None:
+    (tmp_path / FILE).write_text(spelling)
+    try:
+        expected = {name for name in Catalog.load(tmp_path, DEFAULT).models if name != "far"}
+        file.remove_model("far")
+    except ConfigError:
+        assert text(tmp_path) == spelling
+    else:
+        assert set(Catalog.load(tmp_path, DEFAULT).models) == expected
+
+
 def test_a_draft_is_needed_by_its_model(tmp_path: Path, file: CatalogFile) -> None:
     file.add_model("quick", {"file": "q.gguf"})
     file.add_model("small", {"file": "small.gguf", "draft": "quick"})
