@@ -184,6 +184,17 @@ def test_what_does_not_fit_beside_takes_the_place_of_another(tmp_path: Path) -> 
         models.close()
 
 
+def test_a_model_is_not_squeezed_in_beside_one_that_nobody_uses(tmp_path: Path, gguf: Path) -> None:
+    models = pool(tmp_path, max_loaded=0, devices=replace(ROOMY, ram_total=1024**3, ram_free=1_100_000_000))
+    try:
+        say(models.for_role("planner"))
+        row = models.load(str(gguf))
+        assert (row["plan"]["context"], row["plan"]["kv_type"]) == (8192, "f16")
+        assert names(models) == {str(gguf)}
+    finally:
+        models.close()
+
+
 def test_what_fits_in_no_way_says_so_and_others_go_on(tmp_path: Path) -> None:
     models = pool(tmp_path, devices=replace(ROOMY, ram_total=1024**3, ram_free=700_000_000))
     (tmp_path / FILE).write_text(CATALOG.replace("context = 1024", "context = 8192"))
