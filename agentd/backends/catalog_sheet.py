@@ -190,7 +190,7 @@ def _error(path: Path, text: str, wrong: Any) -> ConfigError:
     where = f"{path}:{_line(text, place)}: {'.'.join(place)}"
     if wrong["type"] != "extra_forbidden":
         return ConfigError(f"{where}: {wrong['msg'].removeprefix('Value error, ')}", hint=_HINT)
-    forms = {"models": ModelForm, "servers": ServerForm}
+    forms: dict[str, type[BaseModel]] = {"models": ModelForm, "servers": ServerForm}
     form = forms[place[0]] if len(place) > 2 else Sheet
     known = list((SamplingForm if len(place) > 3 else form).model_fields)
     return ConfigError(f"{where}: unknown key; there are {', '.join(known)}", hint=nearest(place[-1], known))

@@ -44,7 +44,7 @@ def servers_finding(catalog: Catalog, policy: PolicyEngine) -> Finding:
     if not places:
         return ok("servers", "none in the catalog")
     with ThreadPoolExecutor(max_workers=16) as threads:
-        found = list(threads.map(lambda place: _reached(*place, policy), places))
+        found = list(threads.map(lambda place: _reached(place[0], place[1], policy), places))
     text = "; ".join(
         f"{server.name} at {url}: {words}" for (server, url), (_, words) in zip(places, found, strict=True)
     )
