@@ -172,6 +172,7 @@ def test_as_many_as_fit_are_in_memory(tmp_path: Path) -> None:
         models.close()
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_beside_takes_the_place_of_another(tmp_path: Path) -> None:
     models = pool(tmp_path, max_loaded=0, devices=replace(ROOMY, ram_total=1024**3, ram_free=630_000_000))
     try:
@@ -184,6 +185,7 @@ def test_what_does_not_fit_beside_takes_the_place_of_another(tmp_path: Path) -> 
         models.close()
 
 
+@pytest.mark.slow
 def test_a_model_is_not_squeezed_in_beside_one_that_nobody_uses(tmp_path: Path, gguf: Path) -> None:
     models = pool(tmp_path, max_loaded=0, devices=replace(ROOMY, ram_total=1024**3, ram_free=1_100_000_000))
     try:
@@ -209,6 +211,7 @@ def test_what_fits_in_no_way_says_so_and_others_go_on(tmp_path: Path) -> None:
         models.close()
 
 
+@pytest.mark.slow
 def test_the_one_that_is_missed_least_goes(tmp_path: Path) -> None:
     hour = 0.0
     models = pool(tmp_path, max_loaded=2, now=lambda: hour * 3600)
@@ -226,6 +229,7 @@ def test_the_one_that_is_missed_least_goes(tmp_path: Path) -> None:
         models.close()
 
 
+@pytest.mark.slow
 def test_a_changed_entry_is_loaded_anew_when_nobody_uses_the_old(tmp_path: Path) -> None:
     models = pool(tmp_path, max_loaded=0)
     one = models.named("one")
@@ -262,6 +266,7 @@ def test_what_leaves_the_catalog_is_gone_for_the_next_request(tmp_path: Path) ->
         say(two)
 
 
+@pytest.mark.slow
 def test_loading_and_unloading_by_hand(tmp_path: Path, gguf: Path) -> None:
     models = pool(tmp_path, max_loaded=0)
     try:
