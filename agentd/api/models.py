@@ -173,10 +173,10 @@ def _local(core: App, name: str) -> ModelEntry:
 def _pull(core: App, puller: Puller, body: PullBody, tell: Tell, cancel: threading.Event) -> dict[str, Any]:
     hub = body.hub or _own_hub(core)
     policy = core.policy
-    web = Web(
-        lambda host, port: check_pulling(policy, host, port), cancel=cancel, tokens=_tokens(core, hub, body.token)
-    )
-    core.audit.record("model.pull", "", {"reference": body.reference, "hub": hub})
+    tokens = _tokens(core, hub, body.token)
+    reference = body.reference.partition("?")[0]  # what follows can be a key to the file
+    core.audit.record("model.pull", "", {"reference": reference, "hub": hub})
+    web = Web(lambda host, port: check_pulling(policy, host, port), cancel=cancel, tokens=tokens)
     try:
         found = puller.pull(
             Order(reference=body.reference, sha256=body.sha256, name=body.name),
@@ -187,9 +187,9 @@ def _pull(core: App, puller: Puller, body: PullBody, tell: Tell, cancel: threadi
             tell=tell,
         )
     except AgentdError as error:
-        core.audit.record("model.pull_failed", "", {"reference": body.reference, "problem": error.message})
+        core.audit.record("model.pull_failed", "", {"reference": reference, "problem": error.message})
         raise
-    core.audit.record("model.pulled", "", {"reference": body.reference, **found})
+    core.audit.record("model.pulled", "", {"reference": reference, **found})
     return found
 
 
@@ -205,7 +205,10 @@ def _tokens(core: App, hub: str, given: str | None) -> dict[str, str]:
 
 
 def _origin(url: str) -> str:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise BadInput(f"{url!r} is no address of a hub: {error}", hint="for example https://huggingface.co") from None
     return f"{parts.scheme}://{parts.netloc}".lower()
 
 

@@ -39,7 +39,11 @@ _LONGEST_ASKED_PAUSE = 300.0
 _MOST_HOPS = 10
 _MOST_JSON = 32 * 1024 * 1024
 _REDIRECTS = (301, 302, 303, 307, 308)
-_CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
+_CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,18})-[0-9]{1,18}|\*)/([0-9]{1,18}|\*)")
+_NUMBER = re.compile(r"[0-9]{1,18}")
+_STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]*"')
+_DATE = re.compile(r"[A-Za-z0-9 ,:+-]{10,40}")
+_TRIES_OF_A_QUESTION = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,12 +106,19 @@ class Web:
             return self._json(url)
 
         try:
-            return self.retrying(lambda: tried)(once)
+            return self.retrying(lambda: tried, tries=_TRIES_OF_A_QUESTION)(once)
         except _Broken as error:
             raise DownloadFailed(f"{url}: {error}", hint="is this machine online? try again later") from None
 
-    def retrying(self, fruitless: Callable[[], int], told: Callable[[str, float], None] | None = None) -> Retrying:
+    def retrying(
+        self,
+        fruitless: Callable[[], int],
+        told: Callable[[str, float], None] | None = None,
+        *,
+        tries: int | None = None,
+    ) -> Retrying:
         """Repeats what broke off, until that was in vain too often, as `fruitless()` counts, or all is cancelled."""
+        most = min(self.patience.tries, tries or self.patience.tries)
 
         def wait(state: RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome is not None else None
@@ -122,7 +133,7 @@ class Web:
 
         return Retrying(
             retry=retry_if_exception_type(_Broken),
-            stop=lambda _: fruitless() >= self.patience.tries or self.cancel.is_set(),
+            stop=lambda _: fruitless() >= most or self.cancel.is_set(),
             wait=wait,
             sleep=sleep_using_event(self.cancel),
             before_sleep=tell,
@@ -454,7 +465,7 @@ def _good(reply: httpx2.Response) -> httpx2.Response:
 
 def _retry_after(reply: httpx2.Response) -> float | None:
     said = reply.headers.get("Retry-After", "").strip()
-    if said.isdigit():
+    if _NUMBER.fullmatch(said):
         return float(said)
     try:
         return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
@@ -470,13 +481,15 @@ def _refuse_encoded(reply: httpx2.Response, name: str) -> None:
 
 def _validator(reply: httpx2.Response) -> str | None:
     """What tells this state of the file from every other: a strong ETag, or the time of its last change."""
-    etag = str(reply.headers.get("ETag", ""))
-    return etag if etag and not etag.startswith("W/") else reply.headers.get("Last-Modified")
+    etag, changed = str(reply.headers.get("ETag", "")), str(reply.headers.get("Last-Modified", ""))
+    if _STRONG_ETAG.fullmatch(etag):
+        return etag
+    return changed if _DATE.fullmatch(changed) else None
 
 
 def _length(reply: httpx2.Response) -> int | None:
     said = reply.headers.get("Content-Length", "")
-    return int(said) if said.isdigit() else None
+    return int(said) if _NUMBER.fullmatch(said) else None
 
 
 def _range_of(reply: httpx2.Response) -> tuple[int | None, int | None]:
@@ -485,4 +498,4 @@ def _range_of(reply: httpx2.Response) -> tuple[int | None, int | None]:
     if found is None:
         return None, None
     first = int(found[1]) if found[1] and reply.status_code == 206 else None
-    return first, int(found[3]) if found[3].isdigit() else None
+    return first, int(found[2]) if found[2] != "*" else None

@@ -18,6 +18,8 @@ _ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 _REFERENCE = re.compile(rf"({_ID})/({_ID})(?::([A-Za-z0-9._-]{{1,100}})|/(.{{1,500}}\.gguf))?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=@-]{0,199}\.gguf", re.IGNORECASE)
 _PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf", re.IGNORECASE)
+_PATH = re.compile(r"[ -\[\]-~]{1,500}")
+"""Printable, without a backslash."""
 _NO_MODEL = re.compile(r"(?i)(?:^|[-._])(?:mmproj|imatrix|lora|adapter)(?=[-._])")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MOST_PAGES = 20
@@ -47,7 +49,10 @@ def select(reference: str, web: Web, hub: str, choose: Choose) -> Selection:
     """What a reference names. Raises `BadInput`, `NotFound`, `DownloadFailed`, and what `choose` raises."""
     reference = reference.strip()
     if re.match(r"(?i)https?://", reference):
-        page = _page(reference, hub)
+        try:
+            page = _page(reference, hub)
+        except ValueError as error:
+            raise BadInput(f"{reference[:200]!r} is no address: {error}", hint=_FORMS) from None
         return _select_url(reference) if page is None else select(page, web, hub, choose)
     found = _REFERENCE.fullmatch(reference)
     if found is None:
@@ -78,18 +83,25 @@ def _page(url: str, hub: str) -> str | None:
 def _select_url(url: str) -> Selection:
     parts = urlsplit(url)
     name = unquote(parts.path).rpartition("/")[2]
+    if parts.username or parts.password:
+        raise BadInput("an address with a password is not taken", hint="fetch the file by other means")
     if not _NAME.fullmatch(name):
         raise BadInput(f"{url[:200]!r} does not end with the name of a GGUF file", hint=_FORMS)
     split = _PART.fullmatch(name)
     if split is None:
-        return Selection(files=(RemoteFile(url=url, name=name),), origin=url)
+        return Selection(files=(RemoteFile(url=url, name=name),), origin=_shared(url))
     count = int(split[3])
     if not 1 <= count <= _MOST_PARTS or not parts.path.endswith(name):
         raise BadInput(f"{name} is no part of a file that could be fetched", hint=_FORMS)
     names = [f"{split[1]}-{number:05}-of-{count:05}.gguf" for number in range(1, count + 1)]
     folder = parts.path.removesuffix(name)
     files = tuple(RemoteFile(url=parts._replace(path=folder + each).geturl(), name=each) for each in names)
-    return Selection(files=files, origin=url)
+    return Selection(files=files, origin=_shared(url))
+
+
+def _shared(url: str) -> str:
+    """What may be logged of an address: its query can be a key to the file."""
+    return url.partition("?")[0].partition("#")[0]
 
 
 def _listed(web: Web, hub: str, owner: str, repo: str) -> list[dict[str, Any]]:
@@ -118,7 +130,7 @@ def _file(told: Any) -> dict[str, Any] | None:
     sha256 = lfs.get("oid") if isinstance(lfs, dict) else None
     if not isinstance(size, int) or isinstance(size, bool) or size < 0:
         return None
-    if not _NAME.fullmatch(path.rpartition("/")[2]) or ".." in path.split("/"):
+    if not _NAME.fullmatch(path.rpartition("/")[2]) or not _PATH.fullmatch(path) or ".." in path.split("/"):
         return None
     checked = sha256 if isinstance(sha256, str) and _SHA256.fullmatch(sha256) else None
     return {"path": path, "size": size, "sha256": checked}

@@ -106,6 +106,8 @@ def test_what_fails_is_the_last_line(served: Served, hub: FileServer) -> None:
     assert event["error"]["code"] == "input.not_found"
     (event,) = pull(served, reference="nothing")
     assert event["error"]["code"] == "input.invalid"
+    (event,) = pull(served, reference="a/b", hub="http://[::1")
+    assert event["error"]["code"] == "input.invalid"
     event = pull(served, reference="http://models.example.com/x.gguf")[-1]
     assert event["error"]["code"] == "policy.denied"
     assert served.app.audit.tail()[-1].kind == "model.pull_failed"

@@ -268,6 +268,24 @@ def test_what_is_packed_is_refused(server: FileServer, tmp_path: Path) -> None:
         Fetch(server, tmp_path).run()
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"ETag": '"\u00e9"'},
+        {"ETag": 'W/"weak"'},
+        {"ETag": "bare"},
+        {"Last-Modified": "yesterday\u00e9"},
+        {"Retry-After": "9" * 5000},
+    ],
+)
+def test_odd_headers_do_no_harm(server: FileServer, tmp_path: Path, headers: dict[str, str]) -> None:
+    server.etag, server.headers, server.breaks = None, headers, [100_000]
+    server.answers = [(503, {"Retry-After": "soon"}), (302, {"Location": "/m.gguf"})]
+    fetch = Fetch(server, tmp_path, sha256=SHA256)
+    assert fetch.run() == CONTENT
+    assert server.seen[-1][1].get("if-range") is None
+
+
 def test_cancelled_while_it_comes(server: FileServer, tmp_path: Path) -> None:
     server.pause = threading.Event()
     fetch = Fetch(server, tmp_path)

@@ -21,6 +21,7 @@ FILES = {
     "Tiny-F32-00001-of-00003.gguf": b"G",
     "../Tiny-Q2_K.gguf": b"G",
     "-Q2_K.gguf": b"G",
+    "\ud800/Tiny-Q3_K.gguf": b"G",
 }
 
 
@@ -98,6 +99,7 @@ def test_the_parts_of_an_address(hub: FileServer) -> None:
         f"https://example.com/m/Big-0000{number}-of-00003.gguf?x=1" for number in (1, 2, 3)
     ]
     assert found.size is None
+    assert found.origin == "https://example.com/m/Big-00001-of-00003.gguf"
 
 
 @pytest.mark.parametrize(
@@ -112,6 +114,8 @@ def test_the_parts_of_an_address(hub: FileServer) -> None:
         ("https://example.com/%2e%2e%2fx%2f.gguf", BadInput, "name of a GGUF file"),
         ("https://example.com/.hidden.gguf", BadInput, "name of a GGUF file"),
         ("https://example.com/M-00001-of-99999.gguf", BadInput, "no part of a file"),
+        ("https://[::1/m.gguf", BadInput, "is no address"),
+        ("https://me:secret@example.com/m.gguf", BadInput, "password"),
         ("org/none", NotFound, "there is no repository org/none"),
         ("org/words", NotFound, "has no GGUF file"),
         ("org/Tiny-GGUF:Q5_0", NotFound, "Tiny-Q4_K_M.gguf"),
