@@ -167,6 +167,22 @@ def test_a_kept_connection_that_the_server_dropped_is_no_error(serve: Serve) -> 
     assert [model.chat(HELLO).text for _ in range(3)] == ["fine"] * 3
 
 
+def test_a_kept_connection_that_dies_with_the_next_request_is_no_error(serve: Serve) -> None:
+    seen: list[int] = []
+
+    def play(turn: Turn) -> None:
+        port = turn.request_seen.port
+        if port in seen:
+            turn.cut()
+            return
+        seen.append(port)
+        turn.events([delta("fine"), delta(finish="stop")])
+
+    model = model_at(serve(play).url)
+    assert [model.chat(HELLO).text for _ in range(3)] == ["fine"] * 3
+    assert len(seen) == 3
+
+
 def test_calls_of_tools(serve: Serve) -> None:
     server = serve(Good())
     deltas: list[Delta] = []
@@ -633,6 +649,7 @@ def test_calls_that_cannot_be_made(serve: Serve, events: list[Any]) -> None:
     "events",
     [
         [delta(finish="tool_calls")],
+        [delta("I call the weather."), delta(finish="tool_calls")],
         [call_delta(0, "", "{}")],
         [delta(tool_calls={"a": 1})],
         [delta(tool_calls=[7])],
