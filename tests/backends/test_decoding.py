@@ -80,6 +80,11 @@ def test_a_stop_text_is_cut_out_also_across_tokens() -> None:
     assert stream.add(b"x") == ""
 
 
+def test_the_stop_text_that_is_complete_first_counts() -> None:
+    stream = TextStream(["abcd", "bc"])
+    assert stream.add(b"xabcd") == "xa"
+
+
 def test_what_only_looked_like_a_stop_text_is_not_lost() -> None:
     stream = TextStream(["END"])
     assert stream.add(b"EN") + stream.add(b"", last=True) == "EN"
@@ -122,6 +127,12 @@ def test_what_is_never_drawn() -> None:
     assert drawn(Sampling(temperature=hot, min_p=0.5)) == {1, 2}
     assert drawn(Sampling(temperature=hot, top_k=3, top_p=0.9)) == {1, 2, 3}
     assert drawn(Sampling(temperature=hot, logit_bias={1: -100, 4: 50, 99: 1})) == {4}
+
+
+def test_a_bias_of_minus_100_forbids() -> None:
+    logits = np.array([0.0, -500.0], dtype=np.float32)
+    assert Sampler(Sampling(logit_bias={0: -100})).pick(logits) == 1
+    assert Sampler(Sampling(logit_bias={0: -99})).pick(logits) == 0
 
 
 def test_how_often_each_is_drawn() -> None:

@@ -72,6 +72,9 @@ def test_every_dialect_is_read(text: str, dialect: Dialect) -> None:
     reading = read(text, TOOLS)
     assert (pairs(reading), reading.text, reading.found) == ([READ], "", dialect)
     assert pairs(read(text, TOOLS, dialect=dialect)) == [READ]
+    slowly = Reading(TOOLS)
+    deltas = [delta for letter in text for delta in slowly.feed(letter)] + slowly.end()
+    assert (pairs(slowly), len(deltas)) == ([READ], 1)
     with_think = read(f"<think>\nlet me see\n</think>\n\n{text}", TOOLS)
     assert (pairs(with_think), with_think.text, with_think.reasoning) == ([READ], "", "let me see")
     others = [each for each in DIALECTS if each != dialect and not (dialect == "xml" and each == "hermes")]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import agentd
 from agentd.backends.json_schema import problems
 from agentd.backends.llama.grammar import Grammar
 from agentd.errors import NoGrammar
@@ -287,7 +290,15 @@ def test_what_is_no_grammar_is_said(grammar: str, why: str) -> None:
 
 @pytest.mark.slow
 def test_a_child_lives_through_everything() -> None:
-    done = subprocess.run([sys.executable, __file__], capture_output=True, text=True, timeout=100, check=False)
+    path = str(Path(agentd.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, __file__],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     tried, made, refused, slowest = json.loads(done.stdout)
     assert tried == made + refused
