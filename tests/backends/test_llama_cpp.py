@@ -142,7 +142,7 @@ def test_a_listener_that_fails_ends_the_reply_and_nothing_else(model: LlamaModel
 
 
 def test_a_prompt_too_long_for_the_context(model: LlamaModel) -> None:
-    with pytest.raises(ModelError, match=r"the prompt has \d+ tokens; the model's context has room for 4096"):
+    with pytest.raises(ModelError, match=r"the prompt has \d+ tokens: that exceeds the available context size of 4096"):
         model.chat(raw("word " * 4200))
 
 

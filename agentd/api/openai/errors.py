@@ -22,6 +22,12 @@ _AT_ROOT = (
 )
 """Endpoints of llama.cpp's server, whose errors have the same form."""
 
+_NATIVE = frozenset(
+    {"apply-template", "chat", "completion", "completions", "detokenize", "embedding", "embeddings", "infill", "models"}
+    | {"props", "slots", "tokenize"}
+)
+"""First parts of the paths of llama.cpp's server, which lie beside /v1 and have errors of the same form."""
+
 _TYPES = {
     401: "authentication_error",
     403: "permission_error",

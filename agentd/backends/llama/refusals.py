@@ -15,7 +15,7 @@ class TooLong(Refused):
     """The prompt has more `tokens` than the `context` has room for."""
 
     def __init__(self, tokens: int, context: int) -> None:
-        super().__init__(f"the prompt has {tokens} tokens; the model's context has room for {context}")
+        super().__init__(f"the prompt has {tokens} tokens: that exceeds the available context size of {context}")
         self.tokens = tokens
         self.context = context
 
