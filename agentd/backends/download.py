@@ -179,14 +179,9 @@ class Web:
             reply = client.send(client.build_request("GET", url, headers=sent), stream=True)
             if reply.status_code not in _REDIRECTS:
                 return _good(reply)
-            there = reply.headers.get("Location", "")
+            there = str(reply.headers.get("Location", ""))
             reply.close()
-            following = url.join(there)
-            if not there or (is_loopback(following.host) and not is_loopback(url.host)):
-                raise DownloadFailed(
-                    f"{url} leads to {there[:200]!r}, which is not followed", hint="name the file itself"
-                )
-            url = following
+            url = redirected(url, there)
         raise DownloadFailed(f"{url} leads on more than {_MOST_HOPS} times", hint="name the file itself")
 
     def _check(self, url: httpx2.URL) -> None:
@@ -429,6 +424,14 @@ def with_checksum(wanted: RemoteFile, sha256: str) -> RemoteFile:
             f"{wanted.name} has the SHA-256 {wanted.sha256} there, not {sha256}", hint="look at the checksum again"
         )
     return replace(wanted, sha256=sha256)
+
+
+def redirected(url: httpx2.URL, there: str) -> httpx2.URL:
+    """Where a redirect leads; a host elsewhere may not lead to this machine."""
+    following = url.join(there)
+    if not there or (is_loopback(following.host) and not is_loopback(url.host)):
+        raise DownloadFailed(f"{url} leads to {there[:200]!r}, which is not followed", hint="name the file itself")
+    return following
 
 
 def is_loopback(host: str) -> bool:

@@ -41,8 +41,6 @@ def _files(entry: ModelEntry, catalog: Catalog, folder: Path) -> list[Path]:
     if others:
         raise Conflict(f"{entry.file} is the file of {', '.join(others)} too", hint="remove the entry by hand")
     root = folder.resolve()
-    if not entry.file.resolve().is_relative_to(root):
-        return []
     try:
         parts = list(parts_of(entry.file))
     except ModelError:

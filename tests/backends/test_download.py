@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
-from agentd.backends.download import Download, Patience, RemoteFile, Web
+from agentd.backends.download import Download, Patience, RemoteFile, Web, redirected
 from agentd.errors import Cancelled, Conflict, Denied, DiskFull, DownloadFailed, NotFound
 from tests.backends.file_server import FileServer, serving
 
@@ -223,6 +224,20 @@ def test_redirects_to_what_is_not_safe_are_not(server: FileServer, tmp_path: Pat
     server.answers = [(302, {"Location": there})]
     with pytest.raises(Denied, match="only https"):
         Fetch(server, tmp_path).run()
+
+
+@pytest.mark.parametrize(
+    "there", ["http://localhost:8080/x", "https://127.0.0.1/x", "//[::1]/x", "http://127.1.2.3", ""]
+)
+def test_a_host_elsewhere_does_not_lead_to_this_machine(there: str) -> None:
+    with pytest.raises(DownloadFailed, match="not followed"):
+        redirected(httpx2.URL("https://hub.example/m.gguf"), there)
+
+
+def test_a_host_leads_to_another() -> None:
+    assert str(redirected(httpx2.URL("https://hub.example/a/m"), "../b")) == "https://hub.example/b"
+    assert str(redirected(httpx2.URL("https://hub.example/a"), "//cdn.example/b")) == "https://cdn.example/b"
+    assert str(redirected(httpx2.URL("http://127.0.0.1/a"), "http://localhost/b")) == "http://localhost/b"
 
 
 def test_redirects_end(server: FileServer, tmp_path: Path) -> None:
