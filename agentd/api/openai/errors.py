@@ -22,12 +22,6 @@ _AT_ROOT = (
 )
 """Endpoints of llama.cpp's server, whose errors have the same form."""
 
-_NATIVE = frozenset(
-    {"apply-template", "chat", "completion", "completions", "detokenize", "embedding", "embeddings", "infill", "models"}
-    | {"props", "slots", "tokenize"}
-)
-"""First parts of the paths of llama.cpp's server, which lie beside /v1 and have errors of the same form."""
-
 _TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -86,6 +80,8 @@ def error_object(error: AgentdError, status: int, path: str = "/v1") -> dict[str
     }
     if isinstance(error, TooLong):
         body |= {"n_prompt_tokens": error.tokens, "n_ctx": error.context}
+        if path.startswith(_AT_ROOT):
+            body["type"] = "exceed_context_size_error"
     if path.startswith(_OWN):
         return body | {"code": error.code, "hint": error.hint}
     if error.hint:

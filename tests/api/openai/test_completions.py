@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from agentd.errors import NotServed
+from agentd.api.openai.errors import error_object, is_openai
+from agentd.errors import NotServed, TooLong
 from agentd.types import Delta, ModelProfile, ModelReply, ModelRequest, OnDelta, TokenLogprob
 from tests.api.openai.conftest import Talk, error_of
 
@@ -287,3 +288,11 @@ def test_paths_and_methods_that_are_not_there(talk: Make, echo: Echo) -> None:
     assert error_of(client.get("/v1/nothing"))[::2] == (404, "not_found")
     assert error_of(client.get("/v1/chat/completions"))[::2] == (405, "method_not_allowed")
     assert error_of(client.get("/v1/responses/resp_1"))[0] == 404
+
+
+def test_errors_beside_v1_are_those_of_llama_cpp() -> None:
+    assert [is_openai(path) for path in ("/v1", "/v1/x", "/slots", "/chat/completions")] == [True] * 4
+    assert [is_openai(path) for path in ("/", "", "/api/tasks", "/tools/x", "/v11")] == [False] * 5
+    error = TooLong("too long", tokens=9, context=5)
+    assert error_object(error, 400, "/completion")["type"] == "exceed_context_size_error"
+    assert error_object(error, 400, "/v1/completions")["type"] == "invalid_request_error"
