@@ -66,7 +66,7 @@ class Decoder:
                 hint="lower `context` in models/catalog.toml",
             )
         self._pace = Pace(spec.threads, self._measured(), self._set_threads, say)
-        self.states = States(spec.kept_bytes)
+        self.states = States(spec.kept_bytes, whole=not can_cut)
         self.places = Places(self.context, self.states, spec.sequences)
         self.schedule = Schedule(self.context, self.places, desk, self._pace.passed)
         self._scorer: Scorer | None = None
@@ -112,6 +112,7 @@ class Decoder:
             **asdict(counts),
             "prompt_tokens": spent.prompt_tokens,
             "prompt_seconds": spent.prompt_seconds,
+            "read_tokens": spent.read_tokens,
             "completion_tokens": spent.completion_tokens,
             "completion_seconds": spent.completion_seconds,
             "scored_tokens": self._scored_tokens,

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Protocol, TypeAlias, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
@@ -199,21 +199,27 @@ class _Compiler:
         return self._made("grammar " + text, lambda: _grammar_source(text))
 
     def forget(self, matcher: LLMatcher) -> None:
-        with self._busy:
-            self._kept = OrderedDict((key, made) for key, made in self._kept.items() if made[0] is not matcher)
+        # Without the lock: whoever follows a grammar must not wait until another one is compiled.
+        for key in [key for key, made in list(self._kept.items()) if made[0] is matcher]:
+            self._kept.pop(key, None)
 
     def _made(self, key: str, source: Callable[[], _Source]) -> _Compiled:
         if len(key) > _LONGEST:
             raise NoGrammar(f"{len(key)} characters of grammar; the most are {_LONGEST}", hint=_HINT)
         if not self._busy.acquire(timeout=_PATIENCE):
             raise NoGrammar("another grammar is still being compiled", hint="try again later")
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            found = self._kept[key]
+        known = self._kept.pop(key, None)
+        if known is not None:
+            self._kept[key] = known  # the latest now
             self._busy.release()
-            return found
+            return known
         outcome: list[_Compiled | NoGrammar] = []
-        _with_stack(lambda: self._compile(key, source, outcome)).join(_PATIENCE)
+        try:
+            thread = _with_stack(lambda: self._compile(key, source, outcome))
+        except RuntimeError as error:
+            self._busy.release()
+            raise NoGrammar(f"there is no room to compile a grammar: {error}", hint="try again later") from None
+        thread.join(_PATIENCE)
         if not outcome:
             raise NoGrammar(f"the grammar is not compiled after {_PATIENCE:.0f} seconds", hint=_HINT)
         if isinstance(outcome[0], NoGrammar):
@@ -263,11 +269,12 @@ class _Tokens:
         self.special_token_ids = [token for token, piece in enumerate(self.tokens) if not piece]
         self.eos_token_id = vocabulary.ends[0] if vocabulary.ends else vocabulary.size - 1
         self.bos_token_id = None
-        self._read = vocabulary.tokens
+        self._vocabulary = ref(vocabulary)
 
     def __call__(self, text: str | bytes) -> list[int]:
         text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-        return self._read(text, controls=False)
+        vocabulary = self._vocabulary()
+        return [] if vocabulary is None else vocabulary.tokens(text, controls=False)
 
 
 def _schema_source(schema: Any, text: str) -> _Source:

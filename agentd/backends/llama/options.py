@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import psutil
+
 from agentd.backends.decoding import Sampling
 from agentd.backends.llama.refusals import Refused
 
 Frame: TypeAlias = dict[str, Any]
 
 _MOST_KEPT = 512 * 1024 * 1024
+_SHARE_KEPT = 8
+"""One part of so many of the free memory may be taken for what is kept."""
 _MOST_TOKENS = 1 << 30
 _MOST_SEQUENCES = 64
 _MOST_ALTERNATIVES = 100
@@ -69,8 +73,12 @@ class Load:
             cache=Path(str(frame.get("cache") or ".")),
             embedding=bool(frame.get("embedding", False)),
             states=Path(frame["states"]) if frame.get("states") else None,
-            kept_bytes=integer(frame, "kept_bytes", _MOST_KEPT, 0, 1 << 40),
+            kept_bytes=integer(frame, "kept_bytes", _affordable(), 0, 1 << 40),
         )
+
+
+def _affordable() -> int:
+    return min(_MOST_KEPT, int(psutil.virtual_memory().available) // _SHARE_KEPT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

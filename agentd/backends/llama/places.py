@@ -107,7 +107,7 @@ class Places:
 
     def _ways(self, free: Sequence[Place], tokens: list[int], most: int) -> Iterator[_Way]:
         shared = {place.number: self.context.common(place.number, tokens, most) for place in self.places}
-        kept = self.states.find(tokens, most, whole=not self.context.memory.can_cut)
+        kept = self.states.find(tokens, most)
         source = max(self.places, key=lambda place: shared[place.number])
         from_source = shared[source.number]
         moved = _MOVE + _MOVED * len(self.context.tokens[source.number])
@@ -136,13 +136,14 @@ class Places:
     def _go(self, way: _Way, tokens: list[int], most: int) -> int:
         """Returns how many of the tokens stand in the place then."""
         target = way.target.number
+        found = self.states.take(tokens, most) if way.restored else None  # before keeping another pushes it out
         stays = way.reused if way.source is None and not way.restored else 0
         self._save(target, stays)
         if way.source is not None:
             self.counts.prefix_copies += 1
             standing = self.context.copy(way.source.number, target, way.reused)
         elif way.restored:
-            standing = self._restore(target, tokens, most)
+            standing = self._restore(target, found, tokens, most)
         else:
             standing = self.context.cut(target, way.reused)
         if standing > _MOVE:
@@ -151,8 +152,7 @@ class Places:
             self.counts.prefix_misses += 1
         return standing
 
-    def _restore(self, target: int, tokens: list[int], most: int) -> int:
-        found = self.states.take(tokens, most, whole=not self.context.memory.can_cut)
+    def _restore(self, target: int, found: tuple[list[int], bytes] | None, tokens: list[int], most: int) -> int:
         try:
             if found is not None and len(found[0]) <= self.context.size:
                 self.context.restore(target, found[1], found[0])

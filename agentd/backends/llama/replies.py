@@ -102,15 +102,15 @@ class Text:
             self._grammar.accept(each)
         return found
 
-    def _say(self, text: str) -> None:
-        certain = self._logprobs.take(len(text)) if self._logprobs is not None else []
+    def _say(self, text: str, *, rest: bool = False) -> None:
+        certain = self._logprobs.take(len(text), rest=rest) if self._logprobs is not None else []
         if text:
             self._parts.append(text)
         if self._wish.stream and (text or certain):
             self._tell({"delta": text, "logprobs": certain} if certain else {"delta": text})
 
     def _end(self, reason: str) -> list[int]:
-        self._say(self._stream.add(b"", last=True))
+        self._say(self._stream.add(b"", last=True), rest=not self._stream.stopped)
         self._reason = reason
         return []
 
@@ -144,11 +144,11 @@ class _Logprobs:
         self._held.append((self._read, entry))
         self._read += len(self._decoder.decode(piece))
 
-    def take(self, characters: int) -> list[Logprob]:
-        """Those whose text begins before the end of what is said now: `characters` more than before."""
+    def take(self, characters: int, *, rest: bool) -> list[Logprob]:
+        """Those whose text begins before the end of what is said now, `characters` more than before; or all."""
         self._said += characters
         found = []
-        while self._held and (self._held[0][0] < self._said):
+        while self._held and (rest or self._held[0][0] < self._said):
             found.append(self._held.pop(0)[1])
         self.told += found
         return found

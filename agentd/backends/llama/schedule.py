@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from typing import TypeAlias
 
 from agentd.backends.decoding import Floats
@@ -19,7 +18,6 @@ from agentd.errors import NoGrammar
 
 _RIDE = 8
 """More tokens than these are read like a prompt."""
-_ARRIVALS = count()
 
 Errand: TypeAlias = Generator[None, None, Frame]
 """Work that is no reply: goes on by one forward pass at a time, and returns its result."""
@@ -27,7 +25,10 @@ Errand: TypeAlias = Generator[None, None, Frame]
 
 @dataclass(slots=True, eq=False)
 class Generation:
-    """A reply that waits for a place, or grows in one. `tokens`: the prompt, then what was written."""
+    """A reply that waits for a place, or grows in one. `tokens`: the prompt, then what was written.
+
+    `number`: that of the request; an earlier one has a smaller number.
+    """
 
     number: int
     tokens: list[int]
@@ -38,7 +39,6 @@ class Generation:
     standing: Callable[[], int] = field(default=lambda: 0)
     read_until: int = 0
     reused: int | None = None
-    arrival: int = field(default_factory=lambda: next(_ARRIVALS))
     waited: bool = False
     """Whether somebody else read its prefix in the meantime."""
 
@@ -52,7 +52,7 @@ class Generation:
     @property
     def rank(self) -> tuple[bool, int]:
         """Smaller ones come first."""
-        return self.night, self.arrival
+        return self.night, self.number
 
 
 @dataclass(slots=True)

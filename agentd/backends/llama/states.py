@@ -42,56 +42,72 @@ class _Stored:
         """None when the file does not hold any more what was written."""
         try:
             found = os.pread(self.file.fileno(), self.size, self.at)
-        except OSError:
+        except (OSError, ValueError):
             return None
         return found if _digest(found) == self.digest else None
 
 
 class States:
-    """The least recently used state goes first when there are more than `limit` bytes."""
+    """The least recently used state goes first when there are more than `limit` bytes.
 
-    def __init__(self, limit: int) -> None:
+    `whole`: states cannot be cut back to a shorter prefix.
+    """
+
+    def __init__(self, limit: int, *, whole: bool = False) -> None:
         self.limit = limit
+        self.whole = whole
         self.size = 0
         """Bytes in memory."""
         self._entries: list[_Entry] = []
+        self._file: BinaryIO | None = None
+
+    def close(self) -> None:
+        """The file that was read; what still lies in it cannot be taken any more."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def keep(self, tokens: Sequence[int], state: bytes) -> None:
-        """A state that goes on where another one ended takes its place."""
+        """A state that goes on where another one ended takes its place, unless states are only good as a whole."""
         if len(state) > self.limit:
             return
         tokens = list(tokens)
         for entry in list(self._entries):
             shared = common(entry.tokens, tokens, len(tokens))
-            longer = _bytes_of(entry) if shared == len(tokens) else None
-            if longer is not None:
-                tokens, state = entry.tokens, longer
-            if shared in (len(tokens), len(entry.tokens)):
+            same = shared == len(tokens) == len(entry.tokens)
+            if same or (not self.whole and shared in (len(tokens), len(entry.tokens))):
                 self._drop(entry)
+                longer = _bytes_of(entry) if shared == len(tokens) and not same else None
+                if longer is not None:
+                    tokens, state = entry.tokens, longer
         self._entries.append(_Entry(tokens, state))
         self.size += len(state)
         while self.size > self.limit:
             self._drop(self._entries[0])
 
-    def find(self, tokens: Sequence[int], most: int, *, whole: bool) -> int:
-        """How many of `tokens`, `most` at most, the best state has; `whole`: states cannot be cut."""
-        return max((_usable(entry, tokens, most, whole) for entry in self._entries), default=0)
+    def find(self, tokens: Sequence[int], most: int) -> int:
+        """How many of `tokens`, `most` at most, the best state has."""
+        return max((self._usable(entry, tokens, most) for entry in self._entries), default=0)
 
-    def take(self, tokens: Sequence[int], most: int, *, whole: bool) -> tuple[list[int], bytes] | None:
+    def take(self, tokens: Sequence[int], most: int) -> tuple[list[int], bytes] | None:
         """The best state for `tokens`. One that goes on far beyond them, as another conversation, is kept as well."""
-        entry = max(self._entries, key=lambda entry: _usable(entry, tokens, most, whole), default=None)
-        if entry is None or (shared := _usable(entry, tokens, most, whole)) < 1:
+        entry = max(self._entries, key=lambda entry: self._usable(entry, tokens, most), default=None)
+        if entry is None or (shared := self._usable(entry, tokens, most)) < 1:
             return None
         state = _bytes_of(entry)
         self._drop(entry)
         if state is None:
             return None
-        if whole or len(entry.tokens) - shared > len(entry.tokens) // 4:
+        if self.whole or len(entry.tokens) - shared > len(entry.tokens) // 4:
             self.keep(entry.tokens, state)
         return entry.tokens, state
+
+    def _usable(self, entry: _Entry, tokens: Sequence[int], most: int) -> int:
+        shared = common(entry.tokens, tokens, most)
+        return 0 if self.whole and shared < len(entry.tokens) else shared
 
     def _drop(self, entry: _Entry) -> None:
         self._entries.remove(entry)
@@ -122,10 +138,11 @@ class States:
 
         A file of another model, or one that is damaged, has none.
         """
+        self.close()
         try:
-            file = path.open("rb")
-            entries = list(_stored(file, identity))
-        except (OSError, ValueError, KeyError, TypeError, struct.error, AttributeError):
+            self._file = path.open("rb")
+            entries = list(_stored(self._file, identity))
+        except (OSError, ValueError, KeyError, TypeError, struct.error, AttributeError, OverflowError):
             return 0
         self._entries[:0] = reversed(entries)
         return len(entries)
@@ -141,11 +158,6 @@ def _all(first: Iterator[tuple[list[int], bytes]], kept: Iterator[_Entry]) -> It
 
 def _bytes_of(entry: _Entry) -> bytes | None:
     return entry.state if isinstance(entry.state, bytes) else entry.state.read()
-
-
-def _usable(entry: _Entry, tokens: Sequence[int], most: int, whole: bool) -> int:
-    shared = common(entry.tokens, tokens, most)
-    return 0 if whole and shared < len(entry.tokens) else shared
 
 
 def _stored(file: BinaryIO, identity: dict[str, Any]) -> Iterator[_Entry]:
