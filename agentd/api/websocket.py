@@ -67,12 +67,15 @@ def _jobs(core: App, socket: WebSocket, fields: dict[str, Any]) -> tuple[list[Jo
 
 async def _stream(socket: WebSocket, generation: Generation, writer: Writer, left: int) -> None:
     await _send(socket, writer.begin())
-    while left:
+    while left and not generation.gone:
         for index, said in await generation.next():
+            if generation.gone:
+                break
             lines, ended = _written(writer, index, said)
             await _send(socket, lines)
             left -= ended
-    await _send(socket, writer.end())
+    if not generation.gone:
+        await _send(socket, writer.end())
     await _say(socket, {"done": True, "cancelled": generation.gone})
 
 
