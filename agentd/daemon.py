@@ -131,6 +131,7 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._api.state.ticker.close()
         self._api.state.stopping.set()
+        self._api.state.bridge.close()
         await super().shutdown(sockets)
 
 

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Protocol, TypeAlias, TypeVar
 
 from agentd.api.auth import Receive
-from agentd.errors import Busy, Cancelled
+from agentd.errors import Busy, Cancelled, Stopping
 from agentd.telemetry import get_logger
 from agentd.types import Delta, ModelReply, ModelRequest, OnDelta
 
@@ -52,12 +52,16 @@ class Bridge:
     def __init__(self, seats: int) -> None:
         self.seats = seats
         self.taken = 0
+        self._live: set[Generation] = set()
+        self._closed = False
         # Twice as many: a request may want several replies, and what is quick must not wait for what is slow.
         self._threads = ThreadPoolExecutor(max_workers=2 * seats, thread_name_prefix="reply")
 
     @contextmanager
     def seat(self) -> Iterator[None]:
         """Raises `Busy` when all are taken. Only for the thread of the event loop."""
+        if self._closed:
+            raise _stopping()
         if self.taken >= self.seats:
             raise Busy(
                 f"{self.taken} requests are being answered already",
@@ -70,6 +74,12 @@ class Bridge:
         finally:
             self.taken -= 1
 
+    def close(self) -> None:
+        """End what runs with an error that says why, because the daemon stops. For the thread of the event loop."""
+        self._closed = True
+        for generation in self._live:
+            generation.stop()
+
     async def call(self, do: Callable[..., T], *args: object) -> T:
         """The result of something that blocks."""
         loop = asyncio.get_running_loop()
@@ -80,11 +90,13 @@ class Bridge:
         """The jobs under way, until the block is left or `receive` says that the client has gone; then cancelled."""
         generation = Generation(asyncio.get_running_loop())
         watcher = asyncio.create_task(generation.watch(receive))
+        self._live.add(generation)
         for index, job in enumerate(jobs):
             self._threads.submit(copy_context().run, generation.run, index, job, stream)
         try:
             yield generation
         finally:
+            self._live.discard(generation)
             generation.cancel.set()
             watcher.cancel()
             with suppress(asyncio.CancelledError):
@@ -128,6 +140,11 @@ class Generation:
         self.gone = True
         self.cancel.set()
 
+    def stop(self) -> None:
+        """The daemon stops."""
+        self._said.put_nowait((0, _stopping()))
+        self.cancel.set()
+
     def run(self, index: int, job: Job, stream: bool) -> None:
         """One job, in a thread."""
         model, request = job
@@ -157,3 +174,7 @@ class Generation:
     def _post(self, index: int, said: Said) -> None:
         with suppress(RuntimeError):  # the loop has ended, and with it every client
             self._loop.call_soon_threadsafe(self._said.put_nowait, (index, said))
+
+
+def _stopping() -> Stopping:
+    return Stopping("the daemon stops", hint="ask again when it is back")

@@ -222,6 +222,23 @@ def test_more_at_once_than_there_are_seats(talk: Make, two_seats: FastAPI) -> No
     run(talk, two_seats, model, act)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_daemon_that_stops_says_so(talk: Make, two_seats: FastAPI, stream: bool) -> None:
+    model = Talker(pieces=1)
+
+    async def act(api: FastAPI) -> None:
+        client, late = Client(api, stream=stream), Client(api)
+        asking = asyncio.create_task(client.ask())
+        await until(lambda: client.text.count("word") if stream else model.running.acquire(blocking=False))
+        api.state.bridge.close()
+        await asyncio.gather(asking, late.ask())
+        assert (client.status, late.status) == (200 if stream else 503, 503)
+        assert json.loads(client.text.rpartition("data: ")[2])["error"]["code"] == "daemon.stopping"
+        await until(model.cancelled.is_set)
+
+    run(talk, two_seats, model, act)
+
+
 def test_a_hundred_at_once(talk: Make, api: FastAPI) -> None:
     model = Talker(pieces=1)
 
