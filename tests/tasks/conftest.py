@@ -83,7 +83,13 @@ def open_bench(tmp_path: Path) -> Iterator[OpenBench]:
         audit = Audit(db, clock)
         events = EventLog(db, Bus(), clock)
         queue = Queue(
-            db, audit, events.emit, clock, defaults=lambda: DEFAULTS, lease_seconds=lease_seconds, noise=random.Random(1)
+            db,
+            audit,
+            events.emit,
+            clock,
+            defaults=lambda: DEFAULTS,
+            lease_seconds=lease_seconds,
+            noise=random.Random(1),
         )
         return Bench(clock=clock, db=db, audit=audit, events=events, queue=queue, workspace=workspace)
 
