@@ -151,7 +151,8 @@ def _logprobs(frame: Mapping[str, Any]) -> tuple[TokenLogprob, ...]:
             logprob=logprob,
             bytes=tuple(numbers),
             id=number,
-            top=tuple((text, value) for text, value in top),
+            top=tuple((text, value) for text, value, _ in top),
+            top_ids=tuple(each for _, _, each in top),
         )
         for token, logprob, numbers, number, top in frame.get("logprobs") or ()
     )

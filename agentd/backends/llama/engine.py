@@ -31,6 +31,7 @@ Operation: TypeAlias = Callable[[int, Frame], Frame | None]
 """Gives the result; None when the schedule will answer."""
 
 _CLERKS = 2
+_MOST_ENDS = 16
 _LONGEST_PASS = 300.0
 """Seconds; a loop that is silent for longer is taken for hung."""
 _BAD_VALUES = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError, MemoryError)
@@ -227,6 +228,7 @@ class Engine:
             "trained_context": lib.llama_model_n_ctx_train(self._model),
             "parameters": lib.llama_model_n_params(self._model),
             "load_seconds": self._load_seconds,
+            "stop_tokens": [self._vocabulary.name(token) for token in self._vocabulary.ends[:_MOST_ENDS]],
         }
         return facts if self._decoder is None else facts | self._decoder.stats(self._file)
 

@@ -17,7 +17,7 @@ from agentd.backends.llama.vocabulary import Vocabulary
 
 Tell: TypeAlias = Callable[[Frame], None]
 """Sends a piece of the reply: `delta`, and `logprobs` where they are wanted."""
-Logprob: TypeAlias = tuple[str, float, list[int], int, list[tuple[str, float]]]
+Logprob: TypeAlias = tuple[str, float, list[int], int, list[tuple[str, float, int]]]
 """Text, log-probability, bytes and number of a token, and the likeliest ones in its place."""
 
 
@@ -140,7 +140,8 @@ class _Logprobs:
         piece = self._vocabulary.piece(token)
         own = float(decoding.logprobs(logits.reshape(1, -1), [token])[0])
         top = Sampler.alternatives(logits, self._alternatives)
-        entry = (_readable(piece), own, list(piece), token, [(_readable(self._vocabulary.piece(t)), p) for t, p in top])
+        others = [(_readable(self._vocabulary.piece(each)), logprob, each) for each, logprob in top]
+        entry = (_readable(piece), own, list(piece), token, others)
         self._held.append((self._read, entry))
         self._read += len(self._decoder.decode(piece))
 

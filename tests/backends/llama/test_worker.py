@@ -235,10 +235,11 @@ def test_logprobs_are_those_of_the_whole_distribution(worker: WorkerClient) -> N
         assert logprob <= top[0][1] <= 0
         assert len(top) == 3
         assert bytes(raw).decode() == worker.ask("detokenize", tokens=[token])["text"]
+        assert top[0][0] == worker.ask("detokenize", tokens=[top[0][2]])["text"]
     streamed = [entry for frame in call.deltas for entry in frame.get("logprobs", [])]
     assert streamed == found["logprobs"]
     all_of_them = worker.write("The capital of France is", 1, logprobs=100).result()["logprobs"][0][4]
-    shares = [math.exp(logprob) for _, logprob in all_of_them]
+    shares = [math.exp(logprob) for _, logprob, _ in all_of_them]
     assert shares == sorted(shares, reverse=True)
     assert 0.5 < sum(shares) < 1.0 - 1 / size
     scored = worker.ask("score", pairs=[["The capital of France is", all_of_them[0][0]]])["scores"][0][0]
