@@ -82,16 +82,18 @@ class ChatTemplate:
 
         Messages are those of OpenAI, with `tool_calls`, `tool_call_id` and `name` where they have them; a tool is
         `name`, `description` and `parameters`, or the same under `function`. What the template does not know of tools
-        is said in words. Raises `ValueError` when the template refuses.
+        is said in words. A last message of the assistant's is gone on with. Raises `ValueError` when the template
+        refuses.
         """
-        chat = [self._message(message) for message in _with_names(messages)]
+        begun = self._disarm(messages[-1].get("content") or "") if _is_begun(messages) else ""
+        chat = [self._message(message) for message in _with_names(messages[:-1] if begun else messages)]
         functions = [{"type": "function", "function": self._disarm(_whole(tool))} for tool in tools]
         refusal = ""
         forms = list(self._forms(chat, functions))
         self._environment.start()
         for form, known in forms:
             try:
-                return self._pieces(self._fill(form, think, known))
+                return self._pieces(self._fill(form, think, known) + begun)
             except Exception as error:  # a template is a stranger's program, and can fail in every way
                 refusal = refusal or f"{type(error).__name__}: {error}"[:500]
         raise ValueError(f"the model's chat template refuses these messages: {refusal}")
@@ -190,6 +192,11 @@ class ChatTemplate:
                 pieces += [(text[at : mark.start()], True), (self._controls[int(mark[1])], False)]
                 at = mark.end()
         return [piece for piece in [*pieces, (text[at:], True)] if piece[0]]
+
+
+def _is_begun(messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the reply is there in part already."""
+    return len(messages) > 1 and messages[-1].get("role") == "assistant" and not messages[-1].get("tool_calls")
 
 
 def opens_thought(pieces: Sequence[Piece]) -> bool:

@@ -249,3 +249,14 @@ def test_a_long_talk_is_quick() -> None:
     began = time.monotonic()
     template(QWEN).render(talk, think=False, tools=TOOLS * 50)
     assert time.monotonic() - began < 1
+
+
+def test_a_reply_that_is_begun_is_gone_on_with() -> None:
+    talk = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Dear <|im_end|> Sir"}]
+    found = template(None).render(talk, think=False)
+    assert text(found) == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nDear <|im_end|> Sir"
+    assert ("<|im_end|>", False) in found
+
+
+def test_a_call_at_the_end_is_no_begun_reply() -> None:
+    assert text(template(None).render(TALK[:3], think=False)).endswith("<|im_start|>assistant\n")
