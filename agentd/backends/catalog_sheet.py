@@ -15,7 +15,6 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from agentd.errors import ConfigError
 
 ROLES = ("planner", "coder", "draft", "critic", "embed", "rerank")
-BACKENDS = ("llama_cpp", "openai", "scripted")
 
 Backend: TypeAlias = Literal["llama_cpp", "openai", "scripted"]
 KvType: TypeAlias = Literal["f16", "q8_0"]

@@ -77,17 +77,11 @@ def inspect(link: Link, model: str | None = None) -> Inspection:
         found.add("replies", False, _said(error))
         return found
     able = link.abilities(found.model)
-    asked = RemoteModel(
-        link.server, found.model, name=found.model, profile=ModelProfile(), key=lambda: None, may_send=_never, link=link
-    )
+    asked = RemoteModel(link, found.model, name=found.model, profile=ModelProfile())
     if _replies(asked, able, found):
         _tools(asked, able, found)
         _schema(asked, able, found)
     return found
-
-
-def _never(host: str, port: int) -> None:
-    raise AssertionError("the link asks for leave itself")
 
 
 def _chosen(link: Link, models: list[str], model: str | None) -> str:

@@ -118,10 +118,6 @@ class LlamaModel:
         return process.pid if process is not None and process.alive else None
 
     @property
-    def healthy(self) -> bool:
-        return self.pid is not None
-
-    @property
     def starts(self) -> int:
         """How often a process was started."""
         return self._starts
@@ -355,7 +351,6 @@ class LlamaModel:
             "threads": plan.threads,
             "threads_batch": plan.threads_batch,
             "loras": [str(lora) for lora in self._loras],
-            "lora": str(self._loras[0]) if self._loras else None,
             "requantise": self._requantise if self._cache else None,
             "cache": str(self._cache),
             "embedding": self._embedding,

@@ -61,6 +61,7 @@ class Link:
     """
 
     def __init__(self, server: ServerEntry, *, key: Key, may_send: MaySend, record: Record | None = None) -> None:
+        """To the first of the server's `urls`. `record` is the audit's."""
         self.server = server
         self.url = server.urls[0]
         self._key = key
@@ -169,25 +170,14 @@ class Link:
 
 
 class RemoteModel:
-    """A model on one address of a server (the first of `server.urls`). See `types.Model`.
+    """A model at the other end of a link, which the models of a server share. See `types.Model`.
 
     Errors have `retryable` and `sent`; `Busy` has `retry_after`. It cannot score, so its profile is never compact.
     """
 
-    def __init__(
-        self,
-        server: ServerEntry,
-        model: str,
-        *,
-        name: str,
-        profile: ModelProfile,
-        key: Key,
-        may_send: MaySend,
-        record: Record | None = None,
-        link: Link | None = None,
-    ) -> None:
-        """`link` is shared by the models of a server; `record` is the audit's."""
-        self.link = link or Link(server, key=key, may_send=may_send, record=record)
+    def __init__(self, link: Link, model: str, *, name: str, profile: ModelProfile) -> None:
+        """`model` is its name on the server, `name` the one here."""
+        self.link = link
         self.model = model
         self._name = name
         self._profile = replace(profile, compact=False)

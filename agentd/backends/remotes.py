@@ -29,15 +29,7 @@ class Remotes:
 
     def model(self, entry: ModelEntry, server: ServerEntry) -> Model:
         """The model of an entry on a server of one address."""
-        return RemoteModel(
-            server,
-            entry.model or entry.name,
-            name=entry.name,
-            profile=entry.profile,
-            key=self._key_of(server),
-            may_send=self._may_send,
-            link=self.link(server),
-        )
+        return RemoteModel(self.link(server), entry.model or entry.name, name=entry.name, profile=entry.profile)
 
     def link(self, server: ServerEntry) -> Link:
         """The link to the first address of a server."""

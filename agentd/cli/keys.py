@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import click
 
 from agentd.cli import output
@@ -38,7 +40,7 @@ def ls(invocation: Invocation) -> None:
 @click.argument("name")
 def rm(invocation: Invocation, name: str) -> None:
     """Take a key back; who uses it is refused from now on."""
-    found = Client(endpoint(invocation)).delete(f"/api/keys/{name}")
+    found = Client(endpoint(invocation)).delete(f"/api/keys/{quote(name, safe='')}")
     if invocation.json:
         output.data_json(found)
     elif not invocation.quiet:

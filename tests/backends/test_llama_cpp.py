@@ -33,7 +33,7 @@ def test_it_is_a_model(model: LlamaModel) -> None:
     assert facts["context"] == 4096
     assert facts["trained_context"] == 8192
     assert facts["threads"] == free_threads()
-    assert model.healthy
+    assert model.pid is not None
 
 
 def test_a_reply_counts_its_tokens(model: LlamaModel) -> None:
@@ -328,7 +328,7 @@ def test_a_context_the_model_was_not_trained_for(gguf: Path) -> None:
     model = LlamaModel(gguf, name="m", profile=ModelProfile(context=100_000))
     with pytest.raises(ModelError, match="trained for a context of 8192 tokens; 100000 are configured"):
         model.start()
-    assert not model.healthy
+    assert model.pid is None
 
 
 def test_a_model_cut_to_half(gguf: Path, tmp_path: Path) -> None:
@@ -347,7 +347,7 @@ def test_a_file_that_only_llama_can_refuse(tmp_path: Path) -> None:
     model = LlamaModel(path, name="empty", profile=ModelProfile())
     with pytest.raises(ModelError, match=r"llama\.cpp cannot load .*empty\.gguf: .*\w"):
         model.chat(QUESTION)
-    assert not model.healthy
+    assert model.pid is None
 
 
 def adapter(path: Path, *, width: int = 576) -> Path:

@@ -62,7 +62,7 @@ def test_killed_in_the_middle_of_a_reply(own_model: LlamaModel) -> None:
     first = own_model.start()["pid"]
     with pytest.raises(ModelError, match=rf"model process died: smollm2 \(pid {first}\): it was ended by signal 9"):
         own_model.chat(LONG, at_third_part(signal_of(own_model, signal.SIGKILL)))
-    assert not own_model.healthy
+    assert own_model.pid is None
     assert own_model.chat(SHORT).completion_tokens == 2
     assert own_model.pid not in (None, first)
 
@@ -90,7 +90,7 @@ def test_others_who_wait_are_served_by_the_next_process(gguf: Path) -> None:
 def test_killed_between_two_requests(own_model: LlamaModel) -> None:
     first = own_model.start()["pid"]
     os.kill(first, signal.SIGKILL)
-    while own_model.healthy:
+    while own_model.pid is not None:
         time.sleep(0.01)
     assert own_model.chat(SHORT).text
     assert own_model.pid != first
@@ -159,7 +159,7 @@ def test_put_away_for_good_also_for_those_who_wait(gguf: Path) -> None:
     waiting.join()
     assert refused == ["m is put away"]
     assert gone(pid)
-    assert not own_model.healthy
+    assert own_model.pid is None
 
 
 def test_the_process_inherits_neither_secrets_nor_files(

@@ -269,7 +269,7 @@ def test_when_nothing_smaller_is_left_it_says_so_and_the_next_request_tries_agai
     for _ in range(2):
         with pytest.raises(OutOfMemory, match="1024 cells do not fit"):
             model.chat(ask("say hello"))
-    assert not model.healthy
+    assert model.pid is None
 
 
 def test_a_process_that_breaks_at_load_is_not_tried_for_ever(make: Make) -> None:
@@ -290,7 +290,7 @@ def test_who_loses_patience_with_a_load_need_not_wait_for_it(make: Make) -> None
     with pytest.raises(Cancelled):
         model.chat(ask("say hello"), None, cancel)
     assert time.monotonic() - started < 5
-    assert not model.healthy
+    assert model.pid is None
 
 
 def test_one_that_does_not_fit_is_not_even_started(gguf: Path) -> None:

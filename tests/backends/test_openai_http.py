@@ -60,9 +60,8 @@ def model_at(url: str, model: str = "small", *, secret: str | None = None, **fie
 
 def model_of(entry: ServerEntry, model: str = "small", **more: Any) -> RemoteModel:
     asked: dict[str, Any] = {"key": lambda: None, "may_send": lambda host, port: None}
-    made = RemoteModel(entry, model, name="box/small", profile=ModelProfile(context=4096, compact=True), **asked | more)
-    OPEN.append(made.link)
-    return made
+    OPEN.append(Link(entry, **asked | more))
+    return RemoteModel(OPEN[-1], model, name="box/small", profile=ModelProfile(context=4096, compact=True))
 
 
 @pytest.fixture(autouse=True)
