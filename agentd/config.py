@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -15,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from agentd.errors import BadInput, ConfigError, NotFound
+from agentd.errors import BadInput, ConfigError, NotFound, nearest
 from agentd.home import Places, defaults_dir, find_home, make_private
 
 __all__ = [
@@ -491,5 +490,4 @@ def _line_of(text: str, path: str) -> int:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"did you mean {close[0]!r}?" if close else "`agentd config get` lists every setting"
+    return nearest(name, known, otherwise="`agentd config get` lists every setting")

@@ -260,8 +260,7 @@ def main() -> int:
 
 def _say(error: AgentdError, *, as_json: bool) -> None:
     if as_json:
-        body = {"code": error.code, "message": error.message, "hint": error.hint}
-        sys.stderr.write(json.dumps({"error": body}, ensure_ascii=False) + "\n")
+        sys.stderr.write(json.dumps({"error": error.as_json()}, ensure_ascii=False) + "\n")
     else:
         sys.stderr.write(f"error: {error}\n")
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+_LISTED = 20
+
 
 class AgentdError(Exception):
     """Something failed that a person can understand: `message` (what, with the value, and what exists) and `hint`."""
@@ -17,6 +21,10 @@ class AgentdError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\nhint: {self.hint}" if self.hint else self.message
+
+    def as_json(self) -> dict[str, str]:
+        """As programs are told of it."""
+        return {"code": self.code, "message": self.message, "hint": self.hint}
 
 
 class BadInput(AgentdError):
@@ -254,3 +262,15 @@ class Stopping(AgentdError):
     """The daemon is going down; the task goes on at its next start."""
 
     code = "daemon.stopping"
+
+
+def nearest(name: str, known: Iterable[str], *, otherwise: str = "") -> str:
+    """A hint for a name that nothing has: the one that comes closest, else `otherwise`, else those that there are."""
+    import difflib  # only where something is wrong: every command imports this module
+
+    names = list(known)
+    close = difflib.get_close_matches(name[:200], names, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    more = " …" if len(names) > _LISTED else ""
+    return otherwise or f"there are {', '.join(names[:_LISTED]) or 'none'}{more}"

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from agentd.api.deps import Core
+from agentd.api.deps import Body, Core
 from agentd.app import App
 from agentd.backends.catalog import ServerEntry
 from agentd.backends.catalog_edit import CatalogFile
@@ -23,10 +23,8 @@ from agentd.policy.sending import check_sending
 router = APIRouter(prefix="/api/backends", tags=["backends"])
 
 
-class BackendBody(BaseModel):
+class BackendBody(Body):
     """A server as it is written into the catalog; see `[servers.NAME]` there. `roles` get its `model` first of all."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: str
     urls: list[str] = Field(min_length=1, max_length=64)
@@ -38,13 +36,11 @@ class BackendBody(BaseModel):
     ca: Path | None = None
     price: float | None = None
     model: str | None = None
-    roles: list[str] = []
+    roles: list[str] = Field(default_factory=list)
     replace: bool = False
 
 
-class Question(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class TestBody(Body):
     model: str | None = None
 
 
@@ -85,7 +81,7 @@ def remove_backend(core: Core, name: str, models: Annotated[bool, Query()] = Fal
 
 
 @router.post("/{name}/test")
-def test_backend(core: Core, name: str, body: Question) -> list[dict[str, Any]]:
+def test_backend(core: Core, name: str, body: TestBody) -> list[dict[str, Any]]:
     """Ask each address of a server what it can do; takes up to some minutes with a slow model."""
     server = core.catalog.current().server(name)
     found = []

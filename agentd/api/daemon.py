@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict
 
 from agentd import __version__
-from agentd.api.deps import Core
+from agentd.api.deps import Body, Core
 from agentd.api.models import problem
 from agentd.errors import BadInput
 
@@ -18,8 +17,7 @@ router = APIRouter(prefix="/api", tags=["daemon"])
 v1 = APIRouter(prefix="/v1", tags=["daemon"])
 
 
-class BackupBody(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class BackupBody(Body):
     path: str
 
 

@@ -1,10 +1,11 @@
-"""What every endpoint may ask for."""
+"""What every endpoint may ask for, and the form of the bodies that it takes."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 from fastapi import Depends, Request
+from pydantic import BaseModel, ConfigDict
 
 from agentd.app import App
 
@@ -16,3 +17,9 @@ async def _app(request: Request) -> App:
 
 Core = Annotated[App, Depends(_app)]
 """The parts of the daemon."""
+
+
+class Body(BaseModel):
+    """The body of a request; fields that are not known are refused."""
+
+    model_config = ConfigDict(extra="forbid")

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from agentd.api.deps import Core
+from agentd.api.deps import Body, Core
 from agentd.api.ndjson import Tell, stream
 from agentd.app import App
 from agentd.backends import devices, gguf_file
@@ -36,11 +36,7 @@ _MIB = 1024 * 1024
 _LONGEST_NAME = 200
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class ModelBody(_Body):
+class ModelBody(Body):
     """A model by its name in the catalog, or by the whole path of a GGUF file."""
 
     model: str = Field(min_length=1, max_length=4096)
@@ -54,7 +50,7 @@ class BenchBody(ModelBody):
     cold: bool = False
 
 
-class PullBody(_Body):
+class PullBody(Body):
     """`reference`: ORG/REPO, ORG/REPO:QUANT, ORG/REPO/FILE.gguf or an address. `hub` and `token` as in the caller's
     environment; a token is shown to that hub alone."""
 
@@ -115,7 +111,7 @@ def unload_model(core: Core, body: ModelBody) -> dict[str, Any]:
 @router.post("/remove")
 def remove_model(core: Core, body: ModelBody) -> dict[str, Any]:
     """Delete a model's file, if it lies among our models, and its entry. Refused while it is in memory."""
-    if any(each["model"] == body.model for each in core.models.loaded()):
+    if _is_loaded(core, body.model):
         raise Conflict(f"{body.model} is in memory", hint=f"agentd model unload {body.model}")
     removed = remove(body.model, core.catalog.current(), core.catalog.folder, defaults_dir() / "models")
     core.audit.record("model.removed", "", removed)
@@ -127,7 +123,7 @@ def bench_model(core: Core, request: Request, body: BenchBody) -> dict[str, Any]
     """Seconds to the first token, tokens read and written a second, and seconds to load if it was not in memory."""
     entry = core.catalog.current().entry(body.model)
     core.prober.give_way(entry.name)
-    if body.cold and any(each["model"] == entry.name for each in core.models.loaded()):
+    if body.cold and _is_loaded(core, entry.name):
         core.models.unload(entry.name)
     cancel = request.app.state.stopping
     cold = _load_seconds(core, entry)
@@ -146,7 +142,7 @@ def probe_model(core: Core, request: Request, body: ModelBody) -> StreamingRespo
 def problem(core: App) -> dict[str, str] | None:
     """Why the catalog as it stands in its file is not in force, or None."""
     error = core.catalog.problem
-    return None if error is None else {"code": error.code, "message": error.message, "hint": error.hint}
+    return None if error is None else error.as_json()
 
 
 def _probe(core: App, name: str, tell: Tell, cancel: threading.Event) -> dict[str, Any]:
@@ -154,9 +150,13 @@ def _probe(core: App, name: str, tell: Tell, cancel: threading.Event) -> dict[st
     return {"model": name, "profile": asdict(found)}
 
 
+def _is_loaded(core: App, name: str) -> bool:
+    return any(each["model"] == name for each in core.models.loaded())
+
+
 def _load_seconds(core: App, entry: ModelEntry) -> float | None:
     """How long it took to load, None for one that was in memory or is elsewhere."""
-    if entry.backend != "llama_cpp" or any(each["model"] == entry.name for each in core.models.loaded()):
+    if entry.backend != "llama_cpp" or _is_loaded(core, entry.name):
         return None
     started = time.monotonic()
     core.models.load(entry.name)

@@ -68,7 +68,7 @@ def _run(work: Work, tell: Callable[[Mapping[str, Any] | None], None], cancel: t
     try:
         tell({"event": "done", **work(tell, cancel)})
     except AgentdError as error:
-        tell({"error": {"code": error.code, "message": error.message, "hint": error.hint}})
+        tell({"error": error.as_json()})
     except Exception as error:
         log.error("work for a request failed", exc_info=error)
         words = f"internal error: {type(error).__name__}: {error}"

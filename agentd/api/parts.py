@@ -6,9 +6,9 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from agentd.api.deps import Core
+from agentd.api.deps import Body, Core
 from agentd.api.direct import level_of, run_tool
 from agentd.api.shapes import decision_json, rules_json
 from agentd.app import App
@@ -22,11 +22,7 @@ router = APIRouter(prefix="/api", tags=["parts"])
 _EVERYTHING = 1_000_000
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class ToolCallBody(_Body):
+class ToolCallBody(Body):
     """A call of a tool by a person; `level` None takes the configured default."""
 
     args: dict[str, Any] = Field(default_factory=dict)
@@ -34,7 +30,7 @@ class ToolCallBody(_Body):
     level: AccessLevel | None = None
 
 
-class PolicyQuestion(_Body):
+class PolicyQuestion(Body):
     """A command line, or an action such as `fs.write src/a.py`; exactly one of the two."""
 
     command: str | None = None

@@ -69,10 +69,7 @@ def answer(error: AgentdError) -> ASGIApp:
 def answer_to(path: str, error: AgentdError) -> JSONResponse:
     """The answer to a request for `path`."""
     status = status_of(error, path)
-    if is_openai(path):
-        body = error_object(error, status, path)
-    else:
-        body = {"code": error.code, "message": error.message, "hint": error.hint}
+    body = error_object(error, status, path) if is_openai(path) else error.as_json()
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))

@@ -6,15 +6,13 @@ from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict
 
-from agentd.api.deps import Core
+from agentd.api.deps import Body, Core
 
 router = APIRouter(prefix="/api/secrets", tags=["secrets"])
 
 
-class SecretBody(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class SecretBody(Body):
     name: str
     value: str
 

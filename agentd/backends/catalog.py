@@ -16,11 +16,10 @@ from agentd.backends.catalog_sheet import (
     ModelForm,
     ServerForm,
     Sheet,
-    nearest,
     parse_sheet,
     read_sheet,
 )
-from agentd.errors import ConfigError, NotFound
+from agentd.errors import ConfigError, NotFound, nearest
 from agentd.telemetry import get_logger
 from agentd.types import ModelProfile
 
@@ -146,12 +145,12 @@ class Catalog:
             return _remote(self.servers[server], model)
         if name.lower().endswith(_SUFFIX) and "\0" not in name:
             return self._at(name)
-        raise NotFound(f"there is no model {name[:200]!r}", hint=nearest(name[:200], self.models))
+        raise NotFound(f"there is no model {name[:200]!r}", hint=nearest(name, self.models))
 
     def server(self, name: str) -> ServerEntry:
         """Raises `NotFound`."""
         if name not in self.servers:
-            raise NotFound(f"there is no server {name[:200]!r}", hint=nearest(name[:200], self.servers))
+            raise NotFound(f"there is no server {name[:200]!r}", hint=nearest(name, self.servers))
         return self.servers[name]
 
     def only(self, name: str) -> Catalog:

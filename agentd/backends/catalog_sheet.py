@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from agentd.errors import ConfigError
+from agentd.backends.dialects import Dialect
+from agentd.errors import ConfigError, nearest
 
 ROLES = ("planner", "coder", "draft", "critic", "embed", "rerank")
 
 Backend: TypeAlias = Literal["llama_cpp", "openai", "scripted"]
 KvType: TypeAlias = Literal["f16", "q8_0"]
-Dialect: TypeAlias = Literal["hermes", "tools", "xml", "json", "native"]
 
 _ANY = {"backend", "context", "compact", "think", "dialect", "sampling", "price", "draft"}
 _OWN = {
@@ -176,12 +174,6 @@ def parse_sheet(path: Path, text: str) -> Sheet:
     _check_roles(path, text, sheet)
     _check_links(path, text, sheet)
     return sheet
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known) or 'none'}"
 
 
 def _error(path: Path, text: str, wrong: Any) -> ConfigError:

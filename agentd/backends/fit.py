@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
+from agentd.backends.catalog import ModelEntry
+from agentd.backends.catalog_sheet import KvType
 from agentd.backends.devices import Devices
 from agentd.backends.shape import Shape
 from agentd.errors import ModelError, OutOfMemory
-
-KvType: TypeAlias = Literal["f16", "q8_0"]
 
 MOST_SEQUENCES = 8
 CPU_BATCH = 256
@@ -49,6 +49,17 @@ class Wanted:
     gpu_layers: int | None = None
     kv_type: KvType | None = None
     threads: int = 0
+
+    @classmethod
+    def of(cls, entry: ModelEntry, *, threads: int = 0) -> Wanted:
+        """What the catalog asks for."""
+        return cls(
+            context=entry.context,
+            sequences=entry.sequences,
+            gpu_layers=entry.gpu_layers,
+            kv_type=entry.kv_type,
+            threads=threads,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -295,13 +295,7 @@ class Pool:
         )
 
     def _wanted(self, entry: ModelEntry) -> Wanted:
-        return Wanted(
-            context=entry.context,
-            sequences=entry.sequences,
-            gpu_layers=entry.gpu_layers,
-            kv_type=entry.kv_type,
-            threads=self._settings().threads,
-        )
+        return Wanted.of(entry, threads=self._settings().threads)
 
     def _shape(self, entry: ModelEntry) -> Shape:
         path = _file(entry)

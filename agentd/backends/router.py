@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
@@ -28,6 +27,7 @@ from agentd.errors import (
     NotServed,
     StoreError,
     TooSlow,
+    nearest,
 )
 from agentd.events import EventKind
 from agentd.telemetry import get_logger
@@ -163,7 +163,7 @@ class Router:
         if name in catalog.roles and name not in catalog.models:
             return self.for_role(name)
         if not self._may_name(catalog, name):
-            raise NotFound(f"there is no model {name[:200]!r}", hint=_nearest(name, self.names()))
+            raise NotFound(f"there is no model {name[:200]!r}", hint=nearest(name, self.names()))
         return RoutedModel(self, (self._candidate(catalog, catalog.entry(name)),))
 
     def names(self) -> list[str]:
@@ -563,11 +563,3 @@ def _stamp(path: Path) -> list[Any]:
     except OSError:
         return [str(path)]
     return [str(path), found.st_size, found.st_mtime_ns]
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    known = list(known)
-    close = difflib.get_close_matches(name[:200], known, n=3, cutoff=0.5)
-    if close:
-        return f"did you mean {' or '.join(repr(each) for each in close)}?"
-    return f"there are {', '.join(known[:20])}" if known else "`agentd model ls` lists the catalog"

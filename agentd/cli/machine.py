@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import socket
 from concurrent.futures import ThreadPoolExecutor
-from urllib.parse import urlsplit
 
 from agentd.backends import fit, gguf_file
 from agentd.backends.catalog import Catalog, ModelEntry, ServerEntry
 from agentd.backends.devices import Devices
+from agentd.backends.http_lines import address_of
 from agentd.cli.findings import Finding, fail, ok, warn
 from agentd.errors import Denied, ModelError
 from agentd.policy.engine import PolicyEngine
@@ -55,11 +55,8 @@ def servers_finding(catalog: Catalog, policy: PolicyEngine) -> Finding:
 
 def _outlook(entry: ModelEntry, devices: Devices) -> tuple[bool, str]:
     assert entry.available is not None
-    wanted = fit.Wanted(
-        context=entry.context, sequences=entry.sequences, gpu_layers=entry.gpu_layers, kv_type=entry.kv_type
-    )
     try:
-        plan = fit.plan(gguf_file.read(entry.available).shape, devices, wanted)
+        plan = fit.plan(gguf_file.read(entry.available).shape, devices, fit.Wanted.of(entry))
     except ModelError as error:
         return False, error.message
     where = " on the card" if plan.gpu_layers else ""
@@ -75,8 +72,7 @@ def _machine(devices: Devices) -> str:
 
 
 def _reached(server: ServerEntry, url: str, policy: PolicyEngine) -> tuple[bool, str]:
-    parts = urlsplit(url)
-    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    host, port = address_of(url)
     try:
         check_sending(policy, host, port)
     except Denied:

@@ -70,8 +70,7 @@ def note(text: str) -> None:
 def fail(error: AgentdError, *, as_json: bool) -> int:
     """Say what failed; returns the exit code."""
     if as_json:
-        body = {"code": error.code, "message": error.message, "hint": error.hint}
-        _write(sys.stderr, json.dumps({"error": body}, ensure_ascii=False))
+        _write(sys.stderr, json.dumps({"error": error.as_json()}, ensure_ascii=False))
     else:
         note(f"{paint('error:', 'red', sys.stderr)} {error.message}")
         if error.hint:

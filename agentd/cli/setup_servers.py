@@ -20,9 +20,9 @@ from agentd.cli.client import home_of
 from agentd.cli.options import Invocation, command
 from agentd.errors import AgentdError
 from agentd.home import Home, defaults_dir
+from agentd.policy.hosts import is_loopback
 
 _SHOWN = 6
-_LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 @command("setup")
@@ -82,11 +82,8 @@ def _fit(entry: ModelEntry, devices: Devices) -> dict[str, Any]:
     path = entry.available
     if path is None:
         return {"name": entry.name, "state": "missing", "detail": f"not there: {entry.source}"}
-    wanted = fit.Wanted(
-        context=entry.context, sequences=entry.sequences, gpu_layers=entry.gpu_layers, kv_type=entry.kv_type
-    )
     try:
-        plan = fit.plan(gguf_file.read(path).shape, devices, wanted)
+        plan = fit.plan(gguf_file.read(path).shape, devices, fit.Wanted.of(entry))
     except AgentdError as error:
         return {"name": entry.name, "state": "too big", "detail": error.message}
     speed = f"{plan.context} tokens of context, about {plan.expected:.0f} tokens a second"
@@ -155,7 +152,7 @@ def _name_of(catalog: Catalog, port: int) -> str | None:
     """The server of the catalog that is on this port of this machine."""
     for server in catalog.servers.values():
         for parts in map(urlsplit, server.urls):
-            if parts.hostname in _LOCAL and parts.port == port:
+            if parts.port == port and is_loopback(parts.hostname or ""):
                 return server.name
     return None
 

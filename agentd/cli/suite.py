@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import shutil
@@ -18,7 +17,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from agentd.cli.follow import ENDED
-from agentd.errors import BadInput
+from agentd.errors import BadInput, nearest
 from agentd.sandbox import launch
 
 DEFAULT_LEVEL = 3
@@ -122,9 +121,7 @@ class _Part:
     def only(self, known: Collection[str]) -> None:
         for key in self.content:
             if key not in known:
-                close = difflib.get_close_matches(str(key), list(known), n=1)
-                hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
-                raise BadInput(f"{self.where}: unknown key {key!r}", hint=hint)
+                raise BadInput(f"{self.where}: unknown key {key!r}", hint=nearest(str(key), known))
 
     def fail(self, key: str, wanted: str) -> BadInput:
         return BadInput(f"{self.where}: {key} must be {wanted}, not {self.content.get(key)!r:.60}")
