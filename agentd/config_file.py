@@ -12,6 +12,7 @@ import tomlkit
 
 from agentd.config import FILE, Settings, find_setting, parse_settings
 from agentd.errors import BadInput, ConfigError, Conflict
+from agentd.whole_file import replace_text
 
 
 class LiveSettings:
@@ -47,7 +48,7 @@ def change(home: Path, changes: Mapping[str, Any], environ: Mapping[str, str] = 
     """Write `{"agent.steps": 50}` and return the settings as they are then; None gives a setting its default back.
 
     Raises `NotFound` for an unknown setting, `BadInput` for a wrong value, `Conflict` for one that the environment
-    overrules; nothing was written then. `ConfigError` when the file itself is wrong or cannot be written.
+    overrules; nothing was written then. `ConfigError` and `DiskFull` when the file itself is wrong or cannot be written.
     """
     for path in changes:
         _refuse_overruled(path, environ)
@@ -59,7 +60,7 @@ def change(home: Path, changes: Mapping[str, Any], environ: Mapping[str, str] = 
         settings = parse_settings(home, after, environ)
     except ConfigError as error:
         raise BadInput(error.message.removeprefix(f"{file}:").lstrip("0123456789: "), hint=error.hint) from None
-    _write(file, after)
+    replace_text(file, after)
     return settings
 
 
@@ -86,15 +87,3 @@ def _edited(text: str, changes: Mapping[str, Any]) -> str:
                 f"{path} = {value!r} has no form in TOML", hint="a number, text, true, false or list"
             ) from None
     return tomlkit.dumps(document)
-
-
-def _write(file: Path, text: str) -> None:
-    """Through a file beside it, so that a crash leaves the old one or the new one."""
-    fresh = file.with_name(f"{file.name}.new")
-    try:
-        fresh.write_text(text, encoding="utf-8")
-        fresh.replace(file)
-    except OSError as error:
-        raise ConfigError(
-            f"{file} cannot be written: {error.strerror}", hint="check its folder's permissions"
-        ) from None

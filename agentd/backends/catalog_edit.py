@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import re
-import stat
-import tempfile
 import threading
 import tomllib
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
@@ -19,11 +15,11 @@ from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import Array
 
 from agentd.backends.catalog import FILE, Catalog, catalog_path
-from agentd.errors import ConfigError, Conflict, DiskFull, NotFound
+from agentd.errors import ConfigError, Conflict, NotFound
+from agentd.whole_file import replace_text
 
 _Tables: TypeAlias = MutableMapping[str, Any]
 
-_NEW_FILE_MODE = 0o644
 _HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]")
 
 
@@ -110,10 +106,10 @@ class CatalogFile:
         with self._lock:
             text, _ = self._read()
             changed = _edited(self._path, text, change, gone)
-            target = (self._folder / FILE).resolve()  # a link stays one
+            target = self._folder / FILE
             Catalog.parse(target, changed, self._folder)
             if write:
-                _replace(target, changed)
+                replace_text(target, changed)
 
 
 def _set(tables: _Tables, kind: str, name: str, fields: Mapping[str, Any]) -> None:
@@ -211,24 +207,3 @@ def _spaced(old: str, new: str) -> str:
             made.append("\n")
         made.append(line)
     return "".join(made)
-
-
-def _replace(target: Path, text: str) -> None:
-    """Write the whole file or leave the old one."""
-    mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else _NEW_FILE_MODE
-    made = ""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, made = tempfile.mkstemp(dir=target.parent, prefix=f".{FILE}-")
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(made, mode)
-        os.replace(made, target)
-    except OSError as error:
-        if made:
-            Path(made).unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(f"the disk is full: {target} cannot be written", hint="free some space") from None
-        raise ConfigError(f"{target} cannot be written: {error.strerror}", hint="see to its rights") from None
