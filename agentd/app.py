@@ -13,6 +13,7 @@ from agentd.backends.catalog import LiveCatalog
 from agentd.backends.pool import Pool
 from agentd.backends.prober import Prober
 from agentd.backends.profiles import Profiles
+from agentd.backends.pull import Puller
 from agentd.backends.remotes import Remotes
 from agentd.backends.router import Router
 from agentd.clock import SystemClock
@@ -36,7 +37,7 @@ from agentd.tools.checks import checks
 from agentd.tools.gate import Gate
 from agentd.tools.outputs import read_output_tool
 from agentd.tools.tool import Tool
-from agentd.types import AccessLevel, Budget, Clock
+from agentd.types import AccessLevel, Budget, Clock, Emit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,7 @@ class App:
     models: Router
     replies: ReplyCache
     prober: Prober
+    puller: Puller
     queue: Queue
     runner: Runner
     worker: Worker
@@ -113,25 +115,8 @@ def build(
     gate = Gate(tools | checks(), policy, audit, events.emit, outputs, clock)
     vault = Vault(db, clock, settings.vault_key_path)
     remotes = Remotes(secret=vault.get, policy=policy, record=audit.record)
-    replies = ReplyCache(db, clock, lambda: live.current.cache)
-    profiles = Profiles(db, clock)
-    models = Router(
-        Pool(
-            catalog.current,
-            lambda: live.current.models,
-            emit=events.emit,
-            states=settings.state_dir / "conversations",
-        ),
-        catalog.current,
-        clock=clock,
-        settings=lambda: live.current.router,
-        remote=remotes.model,
-        reach=remotes.reach,
-        cache=replies,
-        emit=events.emit,
-        quality=profiles.quality,
-        tuned=profiles.tuned,
-    )
+    replies, profiles = ReplyCache(db, clock, lambda: live.current.cache), Profiles(db, clock)
+    models = _router(live, catalog, remotes, replies, profiles, events.emit, clock)
     prober = Prober(
         catalog=catalog.current,
         models=models,
@@ -174,11 +159,39 @@ def build(
         models=models,
         replies=replies,
         prober=prober,
+        puller=Puller(catalog.folder, defaults_dir() / "models"),
         queue=queue,
         runner=runner,
         worker=Worker(
             queue, lambda task: TaskJournal(db, task, clock), runner.run, clock, count=settings.tasks.workers
         ),
+    )
+
+
+def _router(
+    live: LiveSettings,
+    catalog: LiveCatalog,
+    remotes: Remotes,
+    replies: ReplyCache,
+    profiles: Profiles,
+    emit: Emit,
+    clock: Clock,
+) -> Router:
+    """Every model: those of this machine, and those on servers."""
+    pool = Pool(
+        catalog.current, lambda: live.current.models, emit=emit, states=live.current.state_dir / "conversations"
+    )
+    return Router(
+        pool,
+        catalog.current,
+        clock=clock,
+        settings=lambda: live.current.router,
+        remote=remotes.model,
+        reach=remotes.reach,
+        cache=replies,
+        emit=emit,
+        quality=profiles.quality,
+        tuned=profiles.tuned,
     )
 
 

@@ -48,7 +48,7 @@ def change(home: Path, changes: Mapping[str, Any], environ: Mapping[str, str] = 
     """Write `{"agent.steps": 50}` and return the settings as they are then; None gives a setting its default back.
 
     Raises `NotFound` for an unknown setting, `BadInput` for a wrong value, `Conflict` for one that the environment
-    overrules; nothing was written then. `ConfigError` and `DiskFull` when the file itself is wrong or cannot be written.
+    overrules; nothing was written then. `ConfigError`, `DiskFull` when the file itself is wrong or cannot be written.
     """
     for path in changes:
         _refuse_overruled(path, environ)

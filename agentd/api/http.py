@@ -29,8 +29,6 @@ from agentd.api.openai.bridge import Bridge
 from agentd.api.request_id import RequestId
 from agentd.api.sse import Ticker
 from agentd.app import App
-from agentd.backends.pull import Puller
-from agentd.home import defaults_dir
 
 
 def create_app(app: App, *, shut_down: Callable[[], None] = lambda: None, url: str | None = None) -> FastAPI:
@@ -53,7 +51,6 @@ def create_app(app: App, *, shut_down: Callable[[], None] = lambda: None, url: s
     api.state.url = url
     api.state.started = app.clock.now()
     api.state.stopping = threading.Event()
-    api.state.puller = Puller(app.catalog.folder, defaults_dir() / "models")
     problems.install(api)
     api.add_middleware(BodyLimit)
     api.add_middleware(RequestId)

@@ -21,7 +21,7 @@ from agentd.backends import devices, gguf_file
 from agentd.backends.catalog import ModelEntry
 from agentd.backends.download import Web
 from agentd.backends.fit import choose_file
-from agentd.backends.pull import Order, Puller
+from agentd.backends.pull import Order
 from agentd.backends.removal import remove
 from agentd.backends.speed import measure
 from agentd.errors import AgentdError, BadInput, Conflict, ModelError
@@ -88,8 +88,7 @@ def show_model(core: Core, name: str) -> dict[str, Any]:
 def pull_model(core: Core, request: Request, body: PullBody) -> StreamingResponse:
     """Fetch a model and enter it in the catalog; lines of JSON with `event`: chosen, progress, retry, checking, done.
     The last may be `{"error": ...}` instead. Whoever goes away stops it; what has come is kept for the next time."""
-    puller: Puller = request.app.state.puller
-    return stream(request, lambda tell, cancel: _pull(core, puller, body, tell, cancel))
+    return stream(request, lambda tell, cancel: _pull(core, body, tell, cancel))
 
 
 @router.post("/load")
@@ -170,7 +169,7 @@ def _local(core: App, name: str) -> ModelEntry:
     return entry
 
 
-def _pull(core: App, puller: Puller, body: PullBody, tell: Tell, cancel: threading.Event) -> dict[str, Any]:
+def _pull(core: App, body: PullBody, tell: Tell, cancel: threading.Event) -> dict[str, Any]:
     hub = body.hub or _own_hub(core)
     policy = core.policy
     tokens = _tokens(core, hub, body.token)
@@ -178,7 +177,7 @@ def _pull(core: App, puller: Puller, body: PullBody, tell: Tell, cancel: threadi
     core.audit.record("model.pull", "", {"reference": reference, "hub": hub})
     web = Web(lambda host, port: check_pulling(policy, host, port), cancel=cancel, tokens=tokens)
     try:
-        found = puller.pull(
+        found = core.puller.pull(
             Order(reference=body.reference, sha256=body.sha256, name=body.name),
             web,
             hub=hub,

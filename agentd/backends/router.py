@@ -113,7 +113,7 @@ class Router:
         self._settings = settings
         self._remote = remote
         self._reach = reach
-        self.cache = cache
+        self._cache = cache
         self._emit = emit
         self._quality = quality
         self._tuned = tuned
@@ -216,15 +216,15 @@ class Router:
         ]
         with self._lock:
             stand_ins = [dict(each) for each in self._stand_ins.values()]
-        cache = None if self.cache is None else self.cache.stats()
+        cache = None if self._cache is None else self._cache.stats()
         return {"servers": servers, "stand_ins": stand_ins, "drafts": dict(self._drafts), "cache": cache}
 
     # answering -------------------------------------------------------------------------------------------------------
 
     def answer(self, candidate: Candidate, call: Call, later: Sequence[Candidate]) -> ModelReply:
         """The reply of one candidate: kept from before, of its draft, or its own. Raises `ModelError`, `Cancelled`."""
-        key = None if self.cache is None else self.cache.key(call.request, _identity(candidate))
-        if self.cache is not None and (kept := self.cache.get(key)) is not None:
+        key = None if self._cache is None else self._cache.key(call.request, _identity(candidate))
+        if self._cache is not None and (kept := self._cache.get(key)) is not None:
             call.play(kept)
             return kept
         reply = self._drafted(candidate, call)
@@ -233,8 +233,8 @@ class Router:
             reply = answer.reply
             if answer.candidate is not candidate:
                 return reply  # the key is not that of whoever won
-        if self.cache is not None:
-            self.cache.put(key, call.request, reply)
+        if self._cache is not None:
+            self._cache.put(key, call.request, reply)
         return reply
 
     def _asked(self, candidate: Candidate, call: Call, later: Sequence[Candidate]) -> Answer:
