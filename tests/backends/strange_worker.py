@@ -96,7 +96,7 @@ class Worker:
     def say(self, number: int, text: str, begun: int = 0) -> None:
         for character in text[begun:]:
             self.tell({"id": number, "delta": character})
-        one = [["x", -0.5, [120], 7, [["x", -0.5], ["y", -1.5]]]]
+        one = [["x", -0.5, [120], 7, [["x", -0.5, 7], ["y", -1.5, 8]]]]
         reply = {"text": text, "prompt_tokens": 1, "completion_tokens": len(text), "finish_reason": "stop"}
         self.end(number, {"ok": reply | {"reused_tokens": 3, "logprobs": one}})
 

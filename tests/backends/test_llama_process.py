@@ -358,5 +358,5 @@ def test_log_probabilities_and_what_was_remembered(make: Make) -> None:
     reply = make().chat(ask("say x"))
     (token,) = reply.logprobs
     assert (token.token, token.logprob, token.bytes, token.id) == ("x", -0.5, (120,), 7)
-    assert token.top == (("x", -0.5), ("y", -1.5))
+    assert (token.top, token.top_ids) == ((("x", -0.5), ("y", -1.5)), (7, 8))
     assert reply.reused_tokens == 3

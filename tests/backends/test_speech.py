@@ -123,7 +123,7 @@ def test_a_reply_that_is_cut_in_the_middle_of_a_call_is_no_call() -> None:
 def test_log_probabilities_go_with_what_they_brought_and_none_is_lost() -> None:
     heard: list[Delta] = []
     speech = Speech(replace(CHAT, logprobs=1), heard.append)
-    tokens = [["<think>", -0.1, [60], 1, []], ["hm", -0.2, [104], 2, []], ["ok", -0.3, [111], 3, [["ok", -0.3]]]]
+    tokens = [["<think>", -0.1, [60], 1, []], ["hm", -0.2, [104], 2, []], ["ok", -0.3, [111], 3, [["ok", -0.3, 3]]]]
     for token, text in zip(tokens, ("<think>", "hm</think>", "ok"), strict=True):
         speech.hear({"delta": text, "logprobs": [token]})
     reply = speech.reply(said("<think>hm</think>ok", logprobs=tokens), model="m", seconds=0.1)

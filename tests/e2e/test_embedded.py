@@ -36,7 +36,7 @@ def test_it_stops_at_the_edge_of_the_folder(daemon: Agentd) -> None:
     assert "the secret" not in done.stdout + done.stderr
 
 
-def test_a_killed_model_costs_a_task_and_not_the_daemon(daemon: Agentd) -> None:
+def test_a_killed_model_costs_neither_the_daemon_nor_the_task(daemon: Agentd) -> None:
     daemon.files({"notes.txt": "milk\n"})
     before = daemon.pid
     daemon.ok("run", "How many lines are in notes.txt?")
@@ -49,7 +49,7 @@ def test_a_killed_model_costs_a_task_and_not_the_daemon(daemon: Agentd) -> None:
     wait_for(lambda: not alive(child.pid))
     daemon.run("wait", task)
     ended = daemon.json("show", task)
-    assert ended["state"] == "failed", ended
-    assert "died" in ended["report"]["reason"]
+    assert ended["state"] == "claimed", ended
+    assert "milk" in ended["report"]["answer"]
     assert daemon.pid == before
     assert daemon.run("run", "How many lines are in notes.txt?").returncode == 0

@@ -163,7 +163,7 @@ def bench(tmp_path: Path, policy: PolicyEngine) -> Iterator[Bench]:
         audit=audit,
         events=events,
         outputs=Outputs(db, clock),
-        queue=Queue(db, audit, events.emit, clock, defaults=defaults, lease_seconds=60, noise=random.Random(1)),
+        queue=Queue(db, audit, events.emit, clock, defaults=lambda: defaults, lease_seconds=60, noise=random.Random(1)),
         policy=policy,
         workspace=workspace,
     )
