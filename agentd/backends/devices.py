@@ -47,14 +47,6 @@ class Devices:
     """Those that the installed llama.cpp can compute on."""
     bandwidth: float = 20e9
 
-    @property
-    def vram_total(self) -> int:
-        return sum(gpu.total for gpu in self.gpus)
-
-    @property
-    def vram_free(self) -> int:
-        return sum(gpu.free for gpu in self.gpus)
-
     def without(self, *, ram: int = 0, vram: int = 0) -> Devices:
         """With so much less free memory; the cards give it in their order. Negative numbers give memory back."""
         gpus = []

@@ -39,7 +39,7 @@ log = get_logger("agentd.backends")
 
 
 @dataclass
-class _Seat:
+class _Resident:
     """A model in memory, or about to be. Read and changed under the pool's lock only."""
 
     entry: ModelEntry
@@ -90,7 +90,7 @@ class Pool:
         self._devices = devices
         self._now = now
         self._changed = threading.Condition()
-        self._seats: dict[str, _Seat] = {}
+        self._residents: dict[str, _Resident] = {}
         self._queue: list[object] = []
         """Requests that wait for room, the oldest first."""
         self._scripted: dict[str, ScriptedModel] = {}
@@ -115,14 +115,14 @@ class Pool:
     def unload(self, name: str) -> None:
         """Give a model's memory back. Raises `NotFound` when it is not loaded, `Conflict` while requests use it."""
         with self._changed:
-            seat = self._seats.get(name)
-            if seat is None:
-                loaded = ", ".join(self._seats) or "none"
+            resident = self._residents.get(name)
+            if resident is None:
+                loaded = ", ".join(self._residents) or "none"
                 raise NotFound(f"model {name!r} is not loaded", hint=f"loaded is {loaded}")
-            if seat.users:
+            if resident.users:
                 raise Conflict(f"model {name!r} is in use", hint="wait for its requests, or cancel them")
-            del self._seats[name]
-        seat.model.close()
+            del self._residents[name]
+        resident.model.close()
 
     def loaded(self) -> list[dict[str, Any]]:
         """What is in memory: `model`, `pid`, `busy`, `waiting`; the one that is missed least first."""
@@ -131,13 +131,13 @@ class Pool:
             return [
                 {
                     "model": name,
-                    "pid": seat.model.pid,
-                    "busy": seat.users > 0,
-                    "requests": seat.users,
-                    "waiting": seat.model.waiting,
+                    "pid": resident.model.pid,
+                    "busy": resident.users > 0,
+                    "requests": resident.users,
+                    "waiting": resident.model.waiting,
                 }
-                for name, seat in sorted(self._seats.items(), key=lambda item: item[1].value(now))
-                if seat.model.pid is not None
+                for name, resident in sorted(self._residents.items(), key=lambda item: item[1].value(now))
+                if resident.model.pid is not None
             ]
 
     def describe(self) -> list[dict[str, Any]]:
@@ -146,18 +146,18 @@ class Pool:
         `plan`: how it is loaded or would be now, or `problem`: why it cannot be."""
         catalog = self._catalog()
         with self._changed:
-            beside = [seat.entry for name, seat in self._seats.items() if name not in catalog.models]
+            beside = [resident.entry for name, resident in self._residents.items() if name not in catalog.models]
         return [self._row(entry) for entry in (*catalog.models.values(), *beside)]
 
     def close(self) -> None:
         """End every model's process; requests that run fail, later ones are refused."""
         with self._changed:
             self._closed = True
-            seats = list(self._seats.values())
-            self._seats.clear()
+            residents = list(self._residents.values())
+            self._residents.clear()
             self._changed.notify_all()
-        for seat in seats:
-            seat.model.close()
+        for resident in residents:
+            resident.model.close()
         if self._states is not None and self._cleared:
             shutil.rmtree(self._states, ignore_errors=True)
 
@@ -168,17 +168,17 @@ class Pool:
         if entry.backend == "scripted":
             yield self._script(entry)
             return
-        seat = self._hold(entry, time.monotonic() + timeout, cancel)
+        resident = self._hold(entry, time.monotonic() + timeout, cancel)
         try:
-            yield seat.model
+            yield resident.model
         finally:
             with self._changed:
-                seat.users -= 1
+                resident.users -= 1
                 self._changed.notify_all()
 
     # room ------------------------------------------------------------------------------------------------------------
 
-    def _hold(self, entry: ModelEntry, deadline: float, cancel: threading.Event | None) -> _Seat:
+    def _hold(self, entry: ModelEntry, deadline: float, cancel: threading.Event | None) -> _Resident:
         ticket = object()
         with self._changed:
             self._queue.append(ticket)
@@ -186,11 +186,11 @@ class Pool:
             while True:
                 leaving: list[LlamaModel] = []
                 with self._changed:
-                    seat = self._admit(entry, ticket, leaving)
-                    if seat is not None:
-                        seat.users += 1
-                        seat.touch(self._now())
-                        return seat
+                    resident = self._admit(entry, ticket, leaving)
+                    if resident is not None:
+                        resident.users += 1
+                        resident.touch(self._now())
+                        return resident
                     if not leaving:
                         self._be_patient(entry, deadline, cancel)
                 for model in leaving:  # not under the lock: it may take seconds to write down what it remembers
@@ -204,66 +204,69 @@ class Pool:
         if cancel is not None and cancel.is_set():
             raise Cancelled(f"the request to {entry.name} was cancelled")
         if time.monotonic() >= deadline:
-            busy = ", ".join(self._seats)
+            busy = ", ".join(self._residents)
             raise TooSlow(
                 f"there was no room in memory for {entry.name}: {busy} had requests all the time",
                 hint="raise models.max_loaded, or allow more time",
             )
         self._changed.wait(_POLL)
 
-    def _admit(self, entry: ModelEntry, ticket: object, leaving: list[LlamaModel]) -> _Seat | None:
+    def _admit(self, entry: ModelEntry, ticket: object, leaving: list[LlamaModel]) -> _Resident | None:
         """The model, in memory or with room for it; None while it has to wait, for those that are `leaving` too. In the
         order of arrival, so that a busy model cannot keep the others out for ever."""
         if self._closed:
             raise ModelError("the models are being put away: the daemon stops", hint="start the daemon again")
         if self._queue[0] is not ticket:
             return None
-        seat = self._seats.get(entry.name)
-        if seat is not None and seat.entry == entry:
-            return seat
-        if seat is not None:  # its entry in the catalog is another now
-            if not seat.users:
-                leaving.append(self._let_go(seat))
+        resident = self._residents.get(entry.name)
+        if resident is not None and resident.entry == entry:
+            return resident
+        if resident is not None:  # its entry in the catalog is another now
+            if not resident.users:
+                leaving.append(self._let_go(resident))
             return None
-        return self._seat(entry, leaving)
+        return self._room_for(entry, leaving)
 
-    def _seat(self, entry: ModelEntry, leaving: list[LlamaModel]) -> _Seat | None:
-        """A seat for a model that has none, if there is room beside the others."""
+    def _room_for(self, entry: ModelEntry, leaving: list[LlamaModel]) -> _Resident | None:
+        """Lets in a model that is not in memory, if there is room beside the others."""
         shape = self._shape(entry)
         plan = self._plan_beside(entry, shape)
         if plan is None:
-            idle = [seat for seat in self._seats.values() if not seat.users]
+            idle = [resident for resident in self._residents.values() if not resident.users]
             if idle:
                 now = self._now()
-                leaving.append(self._let_go(min(idle, key=lambda seat: seat.value(now))))
+                leaving.append(self._let_go(min(idle, key=lambda resident: resident.value(now))))
                 return None
-            if self._seats:
+            if self._residents:
                 return None
             plan = fit.plan(shape, self._free(), self._wanted(entry))  # says why it does not fit
-        seat = self._seats[entry.name] = _Seat(entry, self._make(entry), plan, touched=self._now())
-        return seat
+        resident = self._residents[entry.name] = _Resident(entry, self._make(entry), plan, touched=self._now())
+        return resident
 
     def _plan_beside(self, entry: ModelEntry, shape: Shape) -> LoadPlan | None:
         """How it would be loaded beside the others; None when that is not worth it, or there are enough of them."""
         most = self._settings().max_loaded
-        if 0 < most <= len(self._seats):
+        if 0 < most <= len(self._residents):
             return None
         try:
             plan = fit.plan(shape, self._free(), self._wanted(entry))
         except OutOfMemory:
             return None
-        idle = [seat for seat in self._seats.values() if not seat.users]
+        idle = [resident for resident in self._residents.values() if not resident.users]
         if not idle:
             return plan
-        ram, vram = sum(seat.plan.ram_bytes for seat in idle), sum(seat.plan.vram_bytes for seat in idle)
+        ram, vram = (
+            sum(resident.plan.ram_bytes for resident in idle),
+            sum(resident.plan.vram_bytes for resident in idle),
+        )
         alone = fit.plan(shape, self._free().without(ram=-ram, vram=-vram), self._wanted(entry))
         same = (plan.context, plan.gpu_layers, plan.kv_type) == (alone.context, alone.gpu_layers, alone.kv_type)
         return plan if same else None
 
-    def _let_go(self, seat: _Seat) -> LlamaModel:
-        del self._seats[seat.entry.name]
-        log.info("model leaves memory", model=seat.entry.name)
-        return seat.model
+    def _let_go(self, resident: _Resident) -> LlamaModel:
+        del self._residents[resident.entry.name]
+        log.info("model leaves memory", model=resident.entry.name)
+        return resident.model
 
     def _free(self, but: str = "") -> Devices:
         """What is free for one more model; `but`: as if the model of this name were not there.
@@ -271,9 +274,9 @@ class Pool:
         The system counts the files of loaded models as free memory, and knows nothing of those about to be loaded.
         """
         with self._changed:
-            others = [seat for name, seat in self._seats.items() if name != but]
-            pids = [seat.model.pid for seat in others if seat.settled]
-            coming = [seat.plan for seat in others if not seat.settled]
+            others = [resident for name, resident in self._residents.items() if name != but]
+            pids = [resident.model.pid for resident in others if resident.settled]
+            coming = [resident.plan for resident in others if not resident.settled]
         ram = devices.mapped(pid for pid in pids if pid is not None) + sum(plan.ram_bytes for plan in coming)
         return self._devices().without(ram=ram, vram=sum(plan.vram_bytes for plan in coming))
 
@@ -329,8 +332,8 @@ class Pool:
     def _row(self, entry: ModelEntry) -> dict[str, Any]:
         path = entry.available
         with self._changed:
-            seat = self._seats.get(entry.name)
-        pid = seat.model.pid if seat is not None else None
+            resident = self._residents.get(entry.name)
+        pid = resident.model.pid if resident is not None else None
         row = {
             "name": entry.name,
             "roles": [role for role, names in self._catalog().roles.items() if entry.name in names],
@@ -343,20 +346,20 @@ class Pool:
             "requantise": entry.requantise,
             "pid": pid,
         }
-        return row | (self._outlook(entry, seat) if entry.backend == "llama_cpp" and path is not None else {})
+        return row | (self._outlook(entry, resident) if entry.backend == "llama_cpp" and path is not None else {})
 
     def _profile(self, entry: ModelEntry) -> ModelProfile:
         with self._changed:
-            seat = self._seats.get(entry.name)
-        plan = seat.model.plan if seat is not None else None
+            resident = self._residents.get(entry.name)
+        plan = resident.model.plan if resident is not None else None
         if plan is None or entry.context is not None:
             return entry.profile
         return replace(entry.profile, context=plan.context)
 
-    def _outlook(self, entry: ModelEntry, seat: _Seat | None) -> dict[str, Any]:
+    def _outlook(self, entry: ModelEntry, resident: _Resident | None) -> dict[str, Any]:
         try:
             shape = self._shape(entry)
-            plan = seat.model.plan if seat is not None else None
+            plan = resident.model.plan if resident is not None else None
             plan = plan or fit.plan(shape, self._free(but=entry.name), self._wanted(entry))
         except ModelError as error:
             return {"problem": error.message}
