@@ -266,7 +266,8 @@ class ModelRequest:
     tools: tuple[JsonObject, ...] = ()
     """Functions that the model may call: `name`, `description`, `parameters` (JSON Schema)."""
     tool_choice: Literal["none", "auto", "required"] = "auto"
-    max_tokens: int = 512
+    max_tokens: int | None = 512
+    """None for what the context has room for."""
     temperature: float = 0.0
     top_p: float = 0.95
     top_k: int = 40

@@ -41,6 +41,8 @@ _MEGABYTE = 1024 * 1024
 _PER_TOKEN = 8 * 1024
 """Bytes that a server may need for one token of a reply with all that is said about it."""
 _MOST_BYTES = 1024 * _MEGABYTE
+_MOST_TOKENS = 1 << 17
+"""Of a reply whose length the server decides."""
 _MOST_ERROR = 64 * 1024
 _LOOK_SECONDS = 10.0
 _WRAPPING = 32
@@ -293,7 +295,8 @@ class _Asking:
         quiet = _Asking(self._model, self._request, None, self._cancel)
         plain = replace(self._request, choices=None)
         try:
-            reply = quiet.held(replace(plain, schema=schema, max_tokens=plain.max_tokens + _WRAPPING))
+            room = None if plain.max_tokens is None else plain.max_tokens + _WRAPPING
+            reply = quiet.held(replace(plain, schema=schema, max_tokens=room))
             chosen = json.loads(reply.text)["choice"] if reply.finish_reason != "length" else None
         except NoGrammar:
             told = "Reply with exactly one of these lines and nothing else:\n" + "\n".join(choices)
@@ -365,7 +368,7 @@ class _Asking:
             return ear.end(reader.end(time.monotonic() - self._started))
 
     def _read_events(self, reader: ReplyReader, answer: Answer, request: ModelRequest, ear: _Ear) -> None:
-        left = 10_000 + 64 * request.max_tokens
+        left = 10_000 + 64 * _most(request)
         try:
             for event in events_of(answer.pieces(), self._link.at):
                 left -= 1
@@ -444,7 +447,12 @@ class _Ear:
 
 def _room(request: ModelRequest) -> int:
     """The most bytes that a reply may have."""
-    return min(_MOST_BYTES, _MEGABYTE + request.max_tokens * _PER_TOKEN * (1 + (request.logprobs or 0) // 4))
+    return min(_MOST_BYTES, _MEGABYTE + _most(request) * _PER_TOKEN * (1 + (request.logprobs or 0) // 4))
+
+
+def _most(request: ModelRequest) -> int:
+    """The most tokens that a reply may have."""
+    return _MOST_TOKENS if request.max_tokens is None else request.max_tokens
 
 
 def _is_about_form(said: str) -> bool:

@@ -50,9 +50,10 @@ def path_of(request: ModelRequest) -> str:
 
 def payload_of(request: ModelRequest, model: str, able: Abilities, *, stream: bool, think: bool) -> dict[str, Any]:
     """The body of the request. `think`: whether the model is one that can be told to think, or not to."""
-    payload: dict[str, Any] = {"model": model, able.limit: request.max_tokens, **_sampling(request)}
+    payload: dict[str, Any] = {"model": model, **_sampling(request)}
+    if request.max_tokens is not None:
+        payload[able.limit if request.prompt is None else "max_tokens"] = request.max_tokens
     if request.prompt is not None:
-        payload["max_tokens"] = payload.pop(able.limit)
         payload["prompt"] = request.prompt
         if request.suffix is not None:
             payload["suffix"] = request.suffix

@@ -12,6 +12,9 @@ from agentd.types import Delta, FunctionCall, JsonObject, Message, ModelReply, M
 
 Frame: TypeAlias = dict[str, Any]
 
+_ALL = 1 << 30
+"""More tokens than any context has."""
+
 
 def as_frame(request: ModelRequest, *, stream: bool) -> Frame:
     schema = call_schema(request.tools) if _must_call(request) else request.schema
@@ -22,7 +25,7 @@ def as_frame(request: ModelRequest, *, stream: bool) -> Frame:
         "messages": [as_message(message) for message in request.messages],
         "tools": [dict(tool) for tool in _offered(request)],
         "think": request.think,
-        "max_tokens": max(1, request.max_tokens),
+        "max_tokens": _ALL if request.max_tokens is None else max(1, request.max_tokens),
         "temperature": request.temperature,
         "top_p": request.top_p,
         "top_k": request.top_k,

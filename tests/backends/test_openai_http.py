@@ -323,6 +323,13 @@ def test_a_completion_of_raw_text(serve: Serve) -> None:
     assert (server.bodies[0]["suffix"], server.bodies[0]["max_tokens"]) == ("return", 9)
 
 
+@pytest.mark.parametrize("request_", [replace(HELLO, max_tokens=None), ModelRequest(prompt="a", max_tokens=None)])
+def test_a_server_decides_where_the_request_does_not_say_how_long(serve: Serve, request_: ModelRequest) -> None:
+    server = serve(Good())
+    assert model_at(server.url).chat(request_).text
+    assert not {"max_tokens", "max_completion_tokens"} & set(server.bodies[0])
+
+
 def test_half_characters_between_events_become_whole(serve: Serve) -> None:
     def play(turn: Turn) -> None:
         turn.head()

@@ -98,7 +98,7 @@ def _request(body: CompletionBody, model: Model, suffix: str | None, headers: di
     one_constraint(json_schema=schema, grammar=body.grammar or None)
     # The numbers of tokens come with their log-probabilities.
     tokens = body.n_probs or body.stream or body.return_tokens
-    length = model.profile.context if body.n_predict is None or body.n_predict < 0 else max(1, body.n_predict)
+    length = None if body.n_predict is None or body.n_predict < 0 else max(1, body.n_predict)
     return ModelRequest(
         prompt="",
         suffix=suffix,
@@ -178,7 +178,8 @@ class Page:
         asked = self.request
         names = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "presence_penalty", "frequency_penalty")
         settings = {name: getattr(asked, name) for name in (*names, "seed", "ignore_eos")}
-        return settings | {"n_predict": asked.max_tokens, "stop": list(asked.stop), "stream": self.body.stream}
+        length = -1 if asked.max_tokens is None else asked.max_tokens
+        return settings | {"n_predict": length, "stop": list(asked.stop), "stream": self.body.stream}
 
     def _wanted(self, found: dict[str, Any]) -> dict[str, Any]:
         """The fields that were asked for, `a/b` being one inside another; all when none were."""

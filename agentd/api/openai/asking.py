@@ -9,8 +9,10 @@ from typing import Any
 from fastapi import Request
 from starlette.requests import ClientDisconnect, HTTPConnection
 
+from agentd.api.agent_model import AgentModel
 from agentd.api.openai.body import read_json
 from agentd.api.openai.bridge import Bridge, Job, Speaker
+from agentd.api.openai.errors import Refused
 from agentd.api.openai.sampling import another_seed
 from agentd.errors import Cancelled
 from agentd.types import ModelReply, ModelRequest
@@ -39,7 +41,9 @@ def of_headers(request: HTTPConnection) -> dict[str, Any]:
 
 
 def several(model: Speaker, request: ModelRequest, count: int) -> list[Job]:
-    """The same request `count` times, each with a seed of its own."""
+    """The same request `count` times, each with a seed of its own. Raises `Refused` for more than one of an agent."""
+    if count > 1 and isinstance(model, AgentModel):
+        raise Refused("the agent gives one reply to a request", param="n", hint="leave out n and best_of")
     return [(model, replace(request, seed=another_seed(request.seed, number))) for number in range(count)]
 
 

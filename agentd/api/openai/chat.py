@@ -100,7 +100,7 @@ class Asked:
             messages=messages_of(body.messages),
             tools=self.choice.tools,
             tool_choice=self.choice.mode,
-            max_tokens=_length(body) or model.profile.context,
+            max_tokens=_length(body),
             logprobs=self.top,
             schema=None if must_call else self.schema,
             grammar=body.grammar or None,

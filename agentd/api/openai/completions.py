@@ -110,7 +110,7 @@ class Asked:
         return ModelRequest(
             prompt="",
             suffix=body.suffix or None,
-            max_tokens=_length(body, model),
+            max_tokens=_length(body),
             logprobs=0 if compare else self.top,
             schema=self.schema,
             grammar=body.grammar or None,
@@ -279,9 +279,10 @@ def _schema(body: CompletionBody) -> JsonObject | None:
     return by_format if by_format is not None else by_field
 
 
-def _length(body: CompletionBody, model: Model) -> int:
+def _length(body: CompletionBody) -> int | None:
+    """The most tokens of a reply; None for the rest of the context."""
     if body.max_tokens is not None:
         return body.max_tokens
     if body.n_predict is None:
         return DEFAULT_TOKENS
-    return model.profile.context if body.n_predict < 0 else max(1, body.n_predict)
+    return None if body.n_predict < 0 else max(1, body.n_predict)

@@ -106,7 +106,7 @@ class Asked:
             messages=messages_of_input(body.input, body.instructions),
             tools=self.choice.tools,
             tool_choice=self.choice.mode,
-            max_tokens=body.max_output_tokens or model.profile.context,
+            max_tokens=body.max_output_tokens,
             logprobs=self.top,
             schema=None if self.choice.mode == "required" else self.schema,
             think=model.profile.think if effort is None else effort not in ("none", "minimal"),

@@ -182,7 +182,7 @@ def test_what_is_said_of_nothing_comes_from_the_model_then_from_here(talk: Make,
     talk(model=listener).said()
     (asked,) = listener.asked
     assert (asked.temperature, asked.top_p, asked.top_k, asked.min_p) == (0.3, 0.95, 40, 0.05)
-    assert (asked.max_tokens, asked.cache, asked.logprobs, asked.schema) == (1000, True, None, None)
+    assert (asked.max_tokens, asked.cache, asked.logprobs, asked.schema) == (None, True, None, None)
 
 
 def test_every_wish_reaches_the_model(talk: Make, listener: Listener) -> None:
@@ -405,3 +405,9 @@ def test_what_goes_wrong_in_a_model(talk: Make, error: Exception, status: int, c
         assert reply.headers["retry-after"] == "3"
     if code == "context_length_exceeded":
         assert (reply.json()["error"]["n_prompt_tokens"], reply.json()["error"]["n_ctx"]) == (9, 5)
+
+
+def test_an_agent_gives_one_reply(talk: Callable[..., Talk]) -> None:
+    client = talk()
+    assert error_of(client.chat(model="agentd", n=2)) == (400, "n", None)
+    assert error_of(client.post("completions", model="agentd/plan-only", prompt="a", best_of=2))[0] == 400

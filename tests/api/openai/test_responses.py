@@ -133,7 +133,7 @@ def test_what_the_model_is_asked(talk: Make) -> None:
     assert (asked.messages[2].content, asked.messages[2].tool_calls[0].name) == ("I look.", "weather")
     assert asked.messages[3].tool_call_id == "c1"
     assert [tool["name"] for tool in asked.tools] == ["weather"]
-    assert (asked.schema, asked.max_tokens) == (schema, 1000)
+    assert (asked.schema, asked.max_tokens) == (schema, None)
 
 
 def test_a_tool_by_name(talk: Make) -> None:
