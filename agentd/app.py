@@ -35,6 +35,7 @@ from agentd.tasks.worker import Worker
 from agentd.tools.catalog import builtin
 from agentd.tools.checks import checks
 from agentd.tools.gate import Gate
+from agentd.tools.own_places import OwnPlaces
 from agentd.tools.outputs import read_output_tool
 from agentd.tools.tool import Tool
 from agentd.types import AccessLevel, Budget, Clock, Emit
@@ -112,7 +113,7 @@ def build(
     events = EventLog(db, bus, clock)
     read_output = read_output_tool(outputs)
     tools = builtin() | {read_output.name: read_output}
-    gate = Gate(tools | checks(), policy, audit, events.emit, outputs, clock)
+    gate = Gate(tools | checks(), policy, audit, events.emit, outputs, clock, own=OwnPlaces.of(settings))
     vault = Vault(db, clock, settings.vault_key_path)
     remotes = Remotes(secret=vault.get, policy=policy, record=audit.record)
     replies, profiles = ReplyCache(db, clock, lambda: live.current.cache), Profiles(db, clock)

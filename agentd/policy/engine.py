@@ -24,6 +24,13 @@ OUTSIDE = Decision(
     risk=90,
 )
 
+OWN_HOME = Decision(
+    ruling=Ruling.DENY,
+    rule="own-home",
+    because="The agent's own keys, records and rules are the owner's; no tool touches them.",
+    risk=95,
+)
+
 
 class _Situation(NamedTuple):
     kind: str
@@ -138,6 +145,6 @@ def _refuse_same_ids(rules: tuple[Rule, ...]) -> None:
         other = seen.setdefault(rule.id, rule)
         if other is not rule:
             raise PolicyError(f"{rule.source}: the id {rule.id!r} is taken by the rule at {other.source}")
-    for reserved in (DEFAULT, OUTSIDE.rule, "malformed"):
+    for reserved in (DEFAULT, OUTSIDE.rule, OWN_HOME.rule, "malformed"):
         if reserved in seen:
             raise PolicyError(f"{seen[reserved].source}: the id {reserved!r} is used by the engine itself")

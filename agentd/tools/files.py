@@ -443,7 +443,7 @@ def copy_path(ctx: ToolContext, source: ExistingPath, target: NewPath) -> ToolRe
     The target must not exist; when it is an existing folder, the copy goes into it.
     """
     landing = _landing(ctx.workspace, source, target)
-    ctx.workspace.copy(source, landing, ctx.key)
+    ctx.workspace.copy(source, landing, ctx.key, spare=lambda held: not ctx.may_read(held))
     return _copied(ctx.workspace, source, landing)
 
 

@@ -29,6 +29,7 @@ from agentd.events import EventKind
 from agentd.policy.engine import OUTSIDE, PolicyEngine
 from agentd.store.audit import Audit
 from agentd.store.outputs import Outputs
+from agentd.tools.own_places import OwnPlaces
 from agentd.tools.tool import Tool, ToolContext
 from agentd.types import (
     Action,
@@ -99,13 +100,17 @@ class Gate:
         emit: Emit,
         outputs: Outputs,
         clock: Clock,
+        *,
+        own: OwnPlaces | None = None,
     ) -> None:
+        """`own`: the places of the home that stay closed to tools."""
         self.tools = tools
         self.policy = policy
         self.audit = audit
         self.emit = emit
         self.outputs = outputs
         self.clock = clock
+        self.own = own or OwnPlaces()
 
     def call(self, call: ToolCall, scope: Scope, key: str) -> ToolResult:
         """Run a tool once under `key`; a result that the journal has already comes back without a run or a decision."""
@@ -266,7 +271,8 @@ class _Run:
         yield self._rule_on(replace(action, target=real))
 
     def _rule_on(self, action: Action) -> Decision:
-        return self.gate.policy.decide(action, level=self.scope.level, origin=self.scope.origin)
+        own = self.gate.own.refusal(action, Path(self.scope.workspace))
+        return own or self.gate.policy.decide(action, level=self.scope.level, origin=self.scope.origin)
 
     def tell_decided(self, verdict: _Verdict) -> None:
         """The decision, for the audit log and for listeners."""

@@ -189,10 +189,15 @@ class Workspace:
                     _settle(stream, found)
                 temporary.rename(entry)
 
-    def copy(self, source: str, target: str, key: str = "") -> int:
-        """Copy a file, or a folder with all in it, to a path where nothing stands; returns the bytes copied."""
+    def copy(self, source: str, target: str, key: str = "", spare: Callable[[str], bool] | None = None) -> int:
+        """Copy a file, or a folder with all in it, to a path where nothing stands; returns the bytes copied.
+
+        `Denied` for a folder that holds a file (by its path) that is to be spared.
+        """
         self._refuse_into_itself(source, target)
         found = self._must_exist(source)
+        if spare is not None and stat.S_ISDIR(found.st_mode):
+            self._refuse_spared(source, spare)
         with self._entry(target, make=True) as entry, _told(target):
             _must_be_free(target, entry)
             with _temporary(entry, key) as temporary:
@@ -333,13 +338,17 @@ class Workspace:
             raise ToolFailed(f"{target} is {source} itself or lies in it", hint="choose another target")
 
     def _refuse_precious(self, path: str, spare: Callable[[str], bool]) -> None:
-        for base, folders, names in os.walk(self.resolve(path)):
+        for _, folders, names in os.walk(self.resolve(path)):
             if ".git" in folders or ".git" in names:
                 raise Denied(f"{path} holds a git repository", hint="delete the files in it one by one")
+        self._refuse_spared(path, spare)
+
+    def _refuse_spared(self, path: str, spare: Callable[[str], bool]) -> None:
+        for base, _, names in os.walk(self.resolve(path)):
             for name in names:
                 held = self.relative(Path(base) / name)
                 if spare(held):
-                    raise Denied(f"{path} holds {held}, which must stay", hint="delete the other files one by one")
+                    raise Denied(f"{path} holds {held}, which is not to be touched", hint="name the other files")
 
     def _copy_file(self, source: str, target: Entry) -> int:
         with self.open(source) as reading, os.fdopen(target.create(), "wb") as writing:

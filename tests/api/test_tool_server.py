@@ -247,3 +247,18 @@ def test_the_arguments_of_a_function_call_are_a_body(served: Served) -> None:
     header = {"X-Agentd-Workspace": str(served.workspace)}
     reply = served.client.post("/tools/search", content='{"text": "bread"}', headers=JSON | header)
     assert reply.json()["data"]["count"] == 1
+
+
+@pytest.mark.parametrize("level", [0, 2, 3])
+def test_no_workspace_opens_the_keys_of_the_home(served: Served, level: int) -> None:
+    home = served.app.settings.home
+    (home / "state").mkdir(exist_ok=True)
+    (home / "state" / "token").write_text("geheim\n")
+    for folder, path in ((home / "state", "token"), (home, "state/token"), (home.parent, f"{home.name}/state/token")):
+        told = post(served, "read_file", workspace=str(folder), path=path, level=level, where=False)
+        assert error_of(told) == (403, "policy.denied")
+        found = post(served, "search", workspace=str(folder), text="geheim", level=level, where=False)
+        assert "geheim" not in json.dumps(found.json()["data"] if found.status_code == 200 else {})
+    if level:
+        wrote = post(served, "write_file", workspace=str(home), path="agentd.toml", content="", level=level, where=False)
+        assert error_of(wrote) == (403, "policy.denied")

@@ -510,3 +510,11 @@ def test_an_edit_that_someone_undid_is_in_no_doubt(ctx: ToolContext) -> None:
     call(files.edit_file, ctx, path="notes.txt", search="milk", replace="oats")
     call(files.edit_file, ctx, path="notes.txt", search="oats", replace="milk")
     assert probe(files.edit_file, ctx, args, seen) is None
+
+
+def test_a_folder_is_not_copied_with_what_may_not_be_read(ctx: ToolContext) -> None:
+    guarded = altered(ctx, may_read=lambda path: path != "docs/usage.md")
+    with pytest.raises(Denied, match="usage.md"):
+        call(files.copy_path, guarded, source="docs", target="other")
+    assert not (ctx.workspace.root / "other").exists()
+    call(files.copy_path, ctx, source="docs", target="other")
