@@ -35,8 +35,8 @@ from agentd.tasks.worker import Worker
 from agentd.tools.catalog import builtin
 from agentd.tools.checks import checks
 from agentd.tools.gate import Gate
-from agentd.tools.own_places import OwnPlaces
 from agentd.tools.outputs import read_output_tool
+from agentd.tools.own_places import OwnPlaces
 from agentd.tools.tool import Tool
 from agentd.types import AccessLevel, Budget, Clock, Emit
 

@@ -25,6 +25,7 @@ from starlette.middleware.cors import CORSMiddleware
 from agentd import telemetry
 from agentd.api.auth import LOOPBACK, AsgiApp, TokenGuard, ensure_token
 from agentd.api.http import create_app
+from agentd.api.limits import MAX_BODY
 from agentd.api.problems import answer
 from agentd.api.rate import RateLimit
 from agentd.app import App, build
@@ -116,6 +117,9 @@ class _Server(uvicorn.Server):
                 proxy_headers=False,
                 backlog=BACKLOG,
                 timeout_graceful_shutdown=CLOSE_SECONDS,
+                # Some room above what a request may have, so that one too long can be told so.
+                ws_max_size=2 * MAX_BODY,
+                ws_per_message_deflate=False,
             )
         )
         self._api = api

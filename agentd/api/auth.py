@@ -85,7 +85,7 @@ class TokenGuard:
             return Denied("the request comes from a page of another site", hint="list it in api.cors_origins")
         if scope["path"] in PUBLIC:
             return None
-        key = _key(headers)
+        key = shown_key(scope)
         if secrets.compare_digest(key, self._token):
             return None
         if not self._knows(key.decode("latin-1")):
@@ -112,7 +112,8 @@ class TokenGuard:
         return ", ".join(sorted(f"{name}:{self._port}" for name in self._names))
 
 
-def _key(headers: dict[bytes, bytes]) -> bytes:
+def shown_key(scope: Message) -> bytes:
     """What the client shows: a bearer token, or the header X-Api-Key."""
+    headers = {bytes(name).lower(): bytes(value) for name, value in scope["headers"]}
     scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
     return given.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"").strip()

@@ -7,7 +7,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable
 
-from agentd.api.auth import AsgiApp, Message, Receive, Send
+from agentd.api.auth import AsgiApp, Message, Receive, Send, shown_key
 from agentd.errors import AgentdError
 
 _MOST_CLIENTS = 1000
@@ -29,6 +29,7 @@ class RateLimited(AgentdError):
 class RateLimit:
     """Lets at most `limit()` requests a minute of one key through, all at once or spread; 0 for no limit.
 
+    A WebSocket counts when it opens, and each request over it when whoever reads it calls `scope["one_more"]`.
     `clock` gives seconds that only grow. Whoever asks too often gets 429 and the seconds to wait.
     """
 
@@ -43,12 +44,22 @@ class RateLimit:
         """Client -> (tokens left, when that was); the one that asked least recently first."""
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        limit = self._limit()
-        wait = self._take(_client(scope), limit) if limit and scope["type"] == "http" else 0.0
-        if wait <= 0:
-            await self._app(scope, receive, send)
+        try:
+            self._count(scope)
+        except RateLimited as error:
+            if scope["type"] == "websocket":
+                # Closed before it was accepted: the server answers the handshake with 403.
+                await send({"type": "websocket.close", "code": 1008, "reason": error.message})
+            else:
+                await self._refuse(error)(scope, receive, send)
             return
-        await self._refuse(RateLimited(limit, math.ceil(wait)))(scope, receive, send)
+        await self._app({**scope, "one_more": lambda: self._count(scope)}, receive, send)
+
+    def _count(self, scope: Message) -> None:
+        """One more request of this client. Raises `RateLimited`."""
+        limit = self._limit()
+        if limit and (wait := self._take(_client(scope), limit)) > 0:
+            raise RateLimited(limit, math.ceil(wait))
 
     def _take(self, client: bytes, limit: int) -> float:
         """Seconds until the next request may come; 0 when this one may."""
@@ -62,7 +73,5 @@ class RateLimit:
 
 
 def _client(scope: Message) -> bytes:
-    """The key that the request carries, digested."""
-    headers = dict(scope["headers"])
-    shown = bytes(headers.get(b"authorization", b"") or headers.get(b"x-api-key", b""))
-    return hashlib.sha256(shown).digest()
+    """The key that the request carries, digested: however it is spelt around the key, it is the same client."""
+    return hashlib.sha256(shown_key(scope)).digest()

@@ -53,6 +53,8 @@ async def _answer(socket: WebSocket, text: str) -> None:
     bridge: Bridge = socket.app.state.bridge
     if len(text) > MAX_BODY:
         raise Refused(f"the request has more than {MAX_BODY:,} characters")
+    if "one_more" in socket.scope:  # over TCP, where requests are counted
+        socket.scope["one_more"]()
     fields = read_json(text.encode("utf-8", "surrogatepass"))
     with bridge.seat():
         jobs, writer = await bridge.call(_jobs, core, socket, fields)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
+
 from agentd.api.auth import Message, Receive, Send
 from agentd.api.problems import answer
-from agentd.api.rate import RateLimit
+from agentd.api.rate import RateLimit, RateLimited
 from tests.api.asgi import call
 
 
@@ -53,3 +56,47 @@ def test_many_clients_take_no_more_memory() -> None:
 def test_no_limit() -> None:
     app = RateLimit(inside, lambda: 0, Watch(), answer)
     assert {call(app).status for _ in range(50)} == {200}
+
+
+def test_a_key_is_one_client_however_it_is_shown() -> None:
+    app = RateLimit(inside, lambda: 1, Watch(), answer)
+    forms = (
+        {"Authorization": "Bearer one"},
+        {"Authorization": "bearer   one"},
+        {"X-Api-Key": "one"},
+        {"Authorization": "Basic x", "X-Api-Key": "one"},
+    )
+    assert [call(app, headers=form).status for form in forms] == [200, 429, 429, 429]
+
+
+def talk_over(app: RateLimit, requests: int) -> tuple[list[Message], int]:
+    """What was sent to a client that opens a WebSocket, and how many of its requests were let through."""
+    sent: list[Message] = []
+    asked = 0
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def socket(scope: Message, receive: Receive, send: Send) -> None:
+        nonlocal asked
+        await send({"type": "websocket.accept"})
+        for _ in range(requests):
+            scope["one_more"]()
+            asked += 1
+
+    app._app = socket
+    with suppress(RateLimited):
+        asyncio.run(app({"type": "websocket", "path": "/ws/completions", "headers": []}, receive, send))
+    return sent, asked
+
+
+def test_what_is_asked_over_a_websocket_counts() -> None:
+    watch = Watch()
+    app = RateLimit(inside, lambda: 3, watch, answer)
+    assert talk_over(app, 5) == ([{"type": "websocket.accept"}], 2)
+    assert [message["type"] for message in talk_over(app, 5)[0]] == ["websocket.close"]
+    watch.seconds = 60.0
+    assert talk_over(app, 1)[1] == 1

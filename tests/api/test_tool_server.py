@@ -260,5 +260,7 @@ def test_no_workspace_opens_the_keys_of_the_home(served: Served, level: int) -> 
         found = post(served, "search", workspace=str(folder), text="geheim", level=level, where=False)
         assert "geheim" not in json.dumps(found.json()["data"] if found.status_code == 200 else {})
     if level:
-        wrote = post(served, "write_file", workspace=str(home), path="agentd.toml", content="", level=level, where=False)
+        wrote = post(
+            served, "write_file", workspace=str(home), path="agentd.toml", content="", level=level, where=False
+        )
         assert error_of(wrote) == (403, "policy.denied")

@@ -11,7 +11,6 @@ from agentd.tools.own_places import OwnPlaces
 from agentd.types import Action
 
 
-
 @pytest.fixture
 def around(tmp_path: Path) -> Path:
     home = tmp_path / "around" / "home"

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from fastapi.testclient import TestClient
+
+from agentd.api.problems import answer
+from agentd.api.rate import RateLimit
 from tests.api.openai.conftest import ASKED, Talk
 
 
@@ -57,3 +61,13 @@ def test_a_reply_can_be_cancelled(talk: Callable[..., Talk]) -> None:
         assert until_done(socket)[-1] == {"done": True, "cancelled": True}
         socket.send_json({"prompt": "b"})
         assert "".join(each["choices"][0]["text"] for each in until_done(socket)[:-1]) == "next"
+
+
+def test_requests_over_it_are_counted(talk: Callable[..., Talk]) -> None:
+    served: Any = talk("one", "two").client
+    limited = RateLimit(served.app, lambda: 2, lambda: 0.0, answer)
+    with TestClient(limited).websocket_connect("/ws/completions") as socket:
+        socket.send_json({"prompt": "a"})
+        assert until_done(socket)[-1]["done"]
+        socket.send_json({"prompt": "b"})
+        assert until_done(socket)[-1]["error"]["code"] == "rate_limit_exceeded"
