@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import ipaddress
 import json
 import os
 import re
@@ -23,6 +22,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type
 from tenacity.nap import sleep_using_event
 
 from agentd.errors import AgentdError, Cancelled, Conflict, Denied, DiskFull, DownloadFailed, NotFound
+from agentd.policy.hosts import host_port, is_loopback
 
 PART, MARK = ".part", ".part.json"
 """What has come so far lies in NAME.part; NAME.part.json says of what it is a part."""
@@ -160,7 +160,7 @@ class Web:
         try:
             first = httpx2.URL(url)
             # A proxy of the environment has nothing to do between two programs on one machine.
-            with httpx2.Client(timeout=self._timeout, trust_env=not is_loopback(first.host)) as client:
+            with httpx2.Client(timeout=self._timeout, trust_env=not is_loopback(_host(first))) as client:
                 reply = self._follow(client, first, headers)
                 try:
                     yield reply
@@ -185,12 +185,13 @@ class Web:
         raise DownloadFailed(f"{url} leads on more than {_MOST_HOPS} times", hint="name the file itself")
 
     def _check(self, url: httpx2.URL) -> None:
-        if url.scheme != "https" and not (url.scheme == "http" and is_loopback(url.host)):
+        host = _host(url)
+        if url.scheme != "https" and not (url.scheme == "http" and is_loopback(host)):
             raise Denied(
                 f"nothing is fetched from {str(url)[:200]}: beyond this machine only https is spoken",
                 hint="use an address with https://",
             )
-        self._may_fetch(url.host, url.port or (443 if url.scheme == "https" else 80))
+        self._may_fetch(host, url.port or (443 if url.scheme == "https" else 80))
 
 
 class Download:
@@ -429,18 +430,22 @@ def with_checksum(wanted: RemoteFile, sha256: str) -> RemoteFile:
 def redirected(url: httpx2.URL, there: str) -> httpx2.URL:
     """Where a redirect leads; a host elsewhere may not lead to this machine."""
     following = url.join(there)
-    if not there or (is_loopback(following.host) and not is_loopback(url.host)):
+    if not there or (_is_here(_host(following)) and not _is_here(_host(url))):
         raise DownloadFailed(f"{url} leads to {there[:200]!r}, which is not followed", hint="name the file itself")
     return following
 
 
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
+def _host(url: httpx2.URL) -> str:
+    """As it is looked up, not as it is shown."""
+    return url.raw_host.decode("ascii")
+
+
+def _is_here(host: str) -> bool:
+    """Whether it leads to this machine; the address of no machine does as well."""
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
+        return is_loopback(host) or host_port(host, 1) in ("0.0.0.0:1", "[::]:1")
     except ValueError:
-        return False
+        return False  # policy refuses it
 
 
 def _origin(url: httpx2.URL) -> str:

@@ -73,10 +73,7 @@ def _glob(glob: str) -> str:
 def _canonical(host: str) -> str:
     """Lower case, without a dot at the end; IPv6 in brackets, an IPv4 inside of one as itself."""
     if not host.isascii():
-        try:
-            host = host.encode("idna").decode("ascii")
-        except UnicodeError:
-            raise ValueError(f"{host[:60]!r} is no name of a host") from None
+        host = _in_ascii(host.lower())
     host = host.lower().removesuffix(".")
     try:
         address = ipaddress.ip_address(host)
@@ -87,6 +84,19 @@ def _canonical(host: str) -> str:
     if address.scope_id:
         raise ValueError(f"{host!r} names an interface of this machine")
     return str(address.ipv4_mapped) if address.ipv4_mapped else f"[{address}]"
+
+
+def _in_ascii(host: str) -> str:
+    """As it is looked up. Letters that the two standards read differently (ß, full-width digits) are refused: policy
+    would be asked about one host, and another would get what is sent."""
+    try:
+        ascii_form = host.encode("idna")
+        same = ascii_form.decode("idna") == host
+    except UnicodeError:
+        same = False
+    if not same:
+        raise ValueError(f"{host[:60]!r} is no name of a host; write it in ASCII letters (xn--…)")
+    return ascii_form.decode("ascii")
 
 
 def _name(host: str) -> str:

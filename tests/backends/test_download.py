@@ -227,7 +227,11 @@ def test_redirects_to_what_is_not_safe_are_not(server: FileServer, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "there", ["http://localhost:8080/x", "https://127.0.0.1/x", "//[::1]/x", "http://127.1.2.3", ""]
+    "there",
+    [
+        *("http://localhost:8080/x", "https://127.0.0.1/x", "//[::1]/x", "http://127.1.2.3", ""),
+        *("https://LOCALHOST.:8443/x", "https://[::ffff:127.0.0.1]/x", "//0.0.0.0/x", "//[::]/x", "//[::ffff:0:0]/x"),
+    ],
 )
 def test_a_host_elsewhere_does_not_lead_to_this_machine(there: str) -> None:
     with pytest.raises(DownloadFailed, match="not followed"):
@@ -254,6 +258,19 @@ def test_a_token_is_shown_to_its_own_host_alone(server: FileServer, tmp_path: Pa
         assert fetch.run() == CONTENT
         assert server.seen[0][1]["authorization"] == "Bearer secret"
         assert "authorization" not in other.seen[0][1]
+
+
+def test_policy_hears_the_host_that_is_looked_up(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def refuse(host: str, port: int) -> None:
+        asked.append(host)
+        raise Denied("no")
+
+    web = Web(refuse, cancel=threading.Event(), patience=QUICK)
+    with pytest.raises(Denied, match="no"):
+        web.json("https://xn--strae-oqa.example/x")  # another host than strasse.example, which is what it shows
+    assert asked == ["xn--strae-oqa.example"]
 
 
 def test_each_host_is_asked_for(server: FileServer, tmp_path: Path) -> None:
