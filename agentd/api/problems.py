@@ -101,7 +101,9 @@ def install(api: FastAPI) -> None:
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
         problem = AgentdError(f"{error.detail}: {request.method} {request.url.path}", hint="see /openapi.json")
         problem.code = {404: "input.not_found", 405: "input.method"}.get(error.status_code, "input.invalid")
-        return answer_to(request.url.path, problem)
+        found = answer_to(request.url.path, problem)
+        found.headers.update(error.headers or {})
+        return found
 
     @api.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -24,7 +24,7 @@ from agentd.api.openai.models import resolve
 from agentd.api.openai.prompts import Pieces, prompts_of, written
 from agentd.api.openai.sampling import Sampled, one_constraint
 from agentd.api.openai.tools import schema_object
-from agentd.api.openai.words import refuse_misfit, sane, timings
+from agentd.api.openai.words import in_pieces, refuse_misfit, sane, timings
 from agentd.api.problems import status_of
 from agentd.errors import AgentdError
 from agentd.types import Delta, Model, ModelReply, ModelRequest, TokenLogprob
@@ -216,8 +216,8 @@ class PieceStream:
 
     def done(self, index: int, reply: ModelReply) -> list[str]:
         refuse_misfit(reply, self._page.request.schema)
-        whole = Delta(text=reply.text, reasoning=reply.reasoning, logprobs=reply.logprobs)
-        lines = [] if index in self._heard else self.heard(index, whole)
+        told = () if index in self._heard else in_pieces(reply)
+        lines = [line for delta in told for line in self.heard(index, delta)]
         return [*lines, event(self._page.end(index, reply, self._first))]
 
     def end(self) -> list[str]:

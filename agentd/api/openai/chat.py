@@ -21,7 +21,7 @@ from agentd.api.openai.messages import messages_of
 from agentd.api.openai.models import resolve
 from agentd.api.openai.sampling import MOST_REPLIES, MOST_TOP, Length, Sampled, one_constraint
 from agentd.api.openai.tools import Choice, choice_of, legacy_choice, schema_object, schema_of
-from agentd.api.openai.words import FINGERPRINT, chat_logprobs, new_id, refuse_misfit, timings, usage
+from agentd.api.openai.words import FINGERPRINT, chat_logprobs, in_pieces, new_id, refuse_misfit, timings, usage
 from agentd.api.problems import status_of
 from agentd.app import App
 from agentd.errors import AgentdError
@@ -189,7 +189,8 @@ class ChatStream:
 
     def done(self, index: int, reply: ModelReply) -> list[str]:
         refuse_misfit(reply, self._asked.schema)
-        lines = [] if index in self._heard else self._all(index, reply)
+        told = () if index in self._heard else in_pieces(reply)
+        lines = [line for delta in told for line in self.heard(index, delta)]
         self._replies.append(reply)
         return [*lines, self._chunk(index, {}, finish=self._asked.finish(reply))]
 
@@ -203,14 +204,6 @@ class ChatStream:
 
     def failed(self, error: AgentdError) -> list[str]:
         return [event({"error": error_object(error, status_of(error, "/v1"))})]
-
-    def _all(self, index: int, reply: ModelReply) -> list[str]:
-        """A reply whose model says nothing before the end."""
-        lines = self.heard(index, Delta(text=reply.text, reasoning=reply.reasoning, logprobs=reply.logprobs))
-        for number, call in enumerate(reply.tool_calls):
-            piece = CallDelta(index=number, id=call.id, name=call.name, arguments=call.arguments)
-            lines += self.heard(index, Delta(call=piece))
-        return lines
 
     def _call(self, call: CallDelta) -> dict[str, Any]:
         if self._asked.one_call and call.index > 0:

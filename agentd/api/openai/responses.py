@@ -20,10 +20,10 @@ from agentd.api.openai.models import resolve
 from agentd.api.openai.outputs import Items, Numbers
 from agentd.api.openai.sampling import MOST_TOP, Length, Sampled
 from agentd.api.openai.tools import Choice, choice_of, schema_of
-from agentd.api.openai.words import chat_logprobs, new_id, reasoning_tokens, refuse_misfit, usage
+from agentd.api.openai.words import chat_logprobs, in_pieces, new_id, reasoning_tokens, refuse_misfit, usage
 from agentd.api.problems import status_of
 from agentd.errors import AgentdError
-from agentd.types import CallDelta, Delta, JsonObject, Model, ModelReply, ModelRequest, TokenLogprob
+from agentd.types import Delta, JsonObject, Model, ModelReply, ModelRequest, TokenLogprob
 
 router = APIRouter(tags=["openai"])
 
@@ -141,7 +141,7 @@ class ResponseStream:
 
     def done(self, index: int, reply: ModelReply) -> list[str]:
         refuse_misfit(reply, self._asked.schema)
-        lines = [] if self._heard else self._all(reply)
+        lines = [line for delta in (() if self._heard else in_pieces(reply)) for line in self.heard(index, delta)]
         if not reply.tool_calls and not self._items.texts:
             lines += self._items.say("", [])
         self._reply = reply
@@ -166,13 +166,6 @@ class ResponseStream:
         """The response of a reply that was not streamed."""
         self.done(0, reply)
         return self._ended()
-
-    def _all(self, reply: ModelReply) -> list[str]:
-        lines = self.heard(0, Delta(text=reply.text, reasoning=reply.reasoning, logprobs=reply.logprobs))
-        for number, call in enumerate(reply.tool_calls):
-            piece = CallDelta(index=number, id=call.id, name=call.name, arguments=call.arguments)
-            lines += self.heard(0, Delta(call=piece))
-        return lines
 
     def _ended(self) -> dict[str, Any]:
         assert self._reply is not None
