@@ -112,6 +112,21 @@ def make_private(folder: Path) -> Path:
     return folder
 
 
+def write_private(path: Path, text: str) -> None:
+    """Make `path` a file for its owner alone, with all of `text` or not at all, on the disk when this returns."""
+    make_private(path.parent)
+    descriptor, made = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(made, path)
+    except BaseException:
+        Path(made).unlink(missing_ok=True)
+        raise
+
+
 def _checkout() -> Path | None:
     root = Path(__file__).resolve().parent.parent
     return root if (root / "pyproject.toml").is_file() and (root / "policies").is_dir() else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 from agentd.errors import AgentdError, Denied, Unauthorised
-from agentd.home import make_private
+from agentd.home import write_private
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -26,17 +25,14 @@ OWNERS = ("/api", "/v1/config")
 
 def ensure_token(path: Path) -> str:
     """The token in the file `path`, which is made, for its owner alone, when it is not there."""
-    make_private(path.parent)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
         token = path.read_text(encoding="utf-8").strip()
-        if not token:
-            raise Unauthorised(f"the token file {path} is empty", hint="remove it; a new one is made") from None
-        return token
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+    except FileNotFoundError:
         token = secrets.token_urlsafe(32)
-        file.write(token + "\n")
+        write_private(path, token + "\n")
+        return token
+    if not token:
+        raise Unauthorised(f"the token file {path} is empty", hint="remove it; a new one is made")
     return token
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -12,8 +13,8 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from agentd.errors import BadInput, NotFound, StoreError
-from agentd.home import make_private
+from agentd.errors import BadInput, DiskFull, NotFound, StoreError
+from agentd.home import write_private
 from agentd.store.db import Database
 from agentd.types import Clock
 
@@ -103,13 +104,14 @@ class Vault:
         return key
 
     def _make_key(self) -> bytes:
-        make_private(self._path.parent)
         key = secrets.token_bytes(_KEY_BYTES)
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(key.hex() + "\n")
-            file.flush()
-            os.fsync(file.fileno())  # what is sealed with it must not outlive it
+        try:
+            write_private(self._path, key.hex() + "\n")  # what is sealed with it must not outlive it
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            kind = DiskFull if full else StoreError
+            hint = "free some space" if full else "see to the folder's rights"
+            raise kind(f"the key of the vault cannot be written: {self._path}: {error.strerror}", hint=hint) from None
         return key
 
 

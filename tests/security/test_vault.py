@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -140,3 +141,20 @@ def test_values_that_are_none(vault: Vault, value: str) -> None:
     with pytest.raises(BadInput) as caught:
         vault.set("a", value)
     assert "xxx" not in str(caught.value)
+
+
+def test_a_full_disk_leaves_no_half_key(vault: Vault, path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    vault.names()  # the database has its files by now
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))  # no file may grow beyond ten bytes
+        with pytest.raises(StoreError):
+            vault._make_key()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert [each.name for each in path.parent.glob("*vault*")] == []
+    vault.set("a", SECRET)
+    assert vault.get("a") == SECRET
