@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import Annotated, Any
@@ -14,7 +15,7 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from agentd.api.deps import Core
-from agentd.api.openai.asking import bridge_of, fields_of, of_headers, replies
+from agentd.api.openai.asking import bridge_of, fields_of, of_headers, timed_replies
 from agentd.api.openai.body import Body, parse
 from agentd.api.openai.bridge import Job
 from agentd.api.openai.errors import Refused, error_object
@@ -22,16 +23,28 @@ from agentd.api.openai.events import DONE, Events, event
 from agentd.api.openai.filling import Filler
 from agentd.api.openai.models import resolve
 from agentd.api.openai.prompts import Pieces, prompts_of, written
-from agentd.api.openai.sampling import Sampled, one_constraint
+from agentd.api.openai.sampling import FORBIDS, Sampled, one_constraint
 from agentd.api.openai.tools import schema_object
 from agentd.api.openai.words import in_pieces, refuse_misfit, sane, timings
 from agentd.api.problems import status_of
-from agentd.errors import AgentdError
+from agentd.backends.router import RoutedModel
+from agentd.errors import AgentdError, ModelError
 from agentd.types import Delta, Model, ModelReply, ModelRequest, TokenLogprob
 
 router = APIRouter()
 
 MOST_PROBABLE = 100
+_OFF = {
+    "adaptive_decay": 0.0,
+    "adaptive_target": -1.0,
+    "dry_multiplier": 0.0,
+    "dynatemp_range": 0.0,
+    "mirostat": 0,
+    "top_n_sigma": -1.0,
+    "typical_p": 1.0,
+    "xtc_probability": 0.0,
+}
+"""Ways of choosing tokens that are not here, in the words in which llama.cpp says that they are switched off."""
 
 
 class CompletionBody(Sampled):
@@ -83,13 +96,14 @@ async def _answer(
     bridge = bridge_of(request)
     model = await bridge.call(resolve, core, request, body.model)
     texts = await bridge.call(written, model, prompts)
-    base = _request(body, model, suffix, of_headers(request))
+    base = await bridge.call(_request, body, model, suffix, of_headers(request))
     speaker = model if suffix is None else Filler(model)
     jobs: list[Job] = [(speaker, replace(base, prompt=text)) for text in texts]
-    page = Page(body, base, texts)
+    page = Page(body, base, texts, await bridge.call(_ends, model) if body.ignore_eos else [])
     if body.stream:
         return Events(bridge, jobs, PieceStream(page))
-    found = [page.whole(index, reply) for index, reply in enumerate(await replies(request, jobs))]
+    told = await timed_replies(request, jobs)
+    found = [page.whole(index, reply, first) for index, (reply, first) in enumerate(told)]
     return JSONResponse(found if isinstance(body.prompt, list) and len(found) > 1 else found[0])
 
 
@@ -118,9 +132,11 @@ class Page:
     body: CompletionBody
     request: ModelRequest
     prompts: list[str]
+    ends: list[int]
+    """Tokens that would end a reply and are not taken into account."""
 
-    def whole(self, index: int, reply: ModelReply, first: float = 0.0) -> dict[str, Any]:
-        """A finished reply. Raises `BadReply`."""
+    def whole(self, index: int, reply: ModelReply, first: float) -> dict[str, Any]:
+        """A finished reply that began after `first` seconds. Raises `BadReply`."""
         refuse_misfit(reply, self.request.schema)
         found = self.end(index, reply, first) | {
             "content": reply.reasoning + reply.text,
@@ -158,7 +174,7 @@ class Page:
             "truncated": False,
             "stop_type": "limit" if reply.finish_reason == "length" else "eos",
             "stopping_word": "",
-            "timings": timings(reply, first or reply.seconds / 2),
+            "timings": timings(reply, first),
         }
 
     def probabilities(self, tokens: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
@@ -179,7 +195,24 @@ class Page:
         names = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "presence_penalty", "frequency_penalty")
         settings = {name: getattr(asked, name) for name in (*names, "seed", "ignore_eos")}
         length = -1 if asked.max_tokens is None else asked.max_tokens
-        return settings | {"n_predict": length, "stop": list(asked.stop), "stream": self.body.stream}
+        biases = {token: None if by <= FORBIDS else by for token, by in asked.logit_bias.items()}
+        return (
+            settings
+            | _OFF
+            | {
+                "n_predict": length,
+                "max_tokens": length,
+                "stop": list(asked.stop),
+                "stream": self.body.stream,
+                "n_probs": self.body.n_probs,
+                "post_sampling_probs": self.body.post_sampling_probs,
+                "timings_per_token": self.body.timings_per_token,
+                "grammar": asked.grammar or "",
+                "logit_bias": [
+                    {"token": token, "bias": by} for token, by in (biases | dict.fromkeys(self.ends, None)).items()
+                ],
+            }
+        )
 
     def _wanted(self, found: dict[str, Any]) -> dict[str, Any]:
         """The fields that were asked for, `a/b` being one inside another; all when none were."""
@@ -225,6 +258,15 @@ class PieceStream:
 
     def failed(self, error: AgentdError) -> list[str]:
         return [event({"error": error_object(error, status_of(error, "/v1"))})]
+
+
+def _ends(model: Model) -> list[int]:
+    """The tokens that end a text of this model, where they are known."""
+    if isinstance(model, RoutedModel):
+        with suppress(ModelError):  # it is remote, or scripted
+            texts = model.stats().get("stop_tokens", ())
+            return [token for text in texts for token in model.tokenize(text, controls=True)["tokens"]]
+    return []
 
 
 def _probable(text: str, logprob: float, number: int, after: bool) -> dict[str, Any]:

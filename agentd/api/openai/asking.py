@@ -49,7 +49,17 @@ def several(model: Speaker, request: ModelRequest, count: int) -> list[Job]:
 
 async def replies(request: Request, jobs: list[Job]) -> list[ModelReply]:
     """The replies to all jobs; cancelled when the client goes away."""
+    return [reply for reply, _ in await _replies(request, jobs, timed=False)]
+
+
+async def timed_replies(request: Request, jobs: list[Job]) -> list[tuple[ModelReply, float]]:
+    """Each with the seconds that went by before it began."""
+    return await _replies(request, jobs, timed=True)
+
+
+async def _replies(request: Request, jobs: list[Job], *, timed: bool) -> list[tuple[ModelReply, float]]:
     bridge = bridge_of(request)
     with bridge.seat():
-        async with bridge.generate(jobs, request.receive, stream=False) as generation:
-            return await generation.replies(len(jobs))
+        async with bridge.generate(jobs, request.receive, stream=timed) as generation:
+            found = await generation.replies(len(jobs))
+            return [(reply, generation.began.get(index, reply.seconds)) for index, reply in enumerate(found)]

@@ -110,6 +110,9 @@ class Generation:
         self.cancel = threading.Event()
         self.gone = False
         """Whether the client has gone away."""
+        self.began: dict[int, float] = {}
+        """Seconds that went by before the first piece of a reply that was streamed."""
+        self._begun = time.monotonic()
         self._loop = loop
         self._said: asyncio.Queue[tuple[int, Said]] = asyncio.Queue()
         self._room = threading.Semaphore(AHEAD)
@@ -123,7 +126,7 @@ class Generation:
         return found
 
     async def replies(self, count: int) -> list[ModelReply]:
-        """The replies of jobs that do not stream, in their order. Raises what the first that failed raised."""
+        """The replies of all jobs, in their order. Raises what the first that failed raised."""
         found: dict[int, ModelReply] = {}
         while len(found) < count:
             for index, said in await self.next():
@@ -158,6 +161,7 @@ class Generation:
         self._post(index, said)
 
     def _pass_on(self, index: int, delta: Delta) -> None:
+        self.began.setdefault(index, time.monotonic() - self._begun)
         until = time.monotonic() + PATIENCE
         while not self._room.acquire(timeout=_POLL):
             if time.monotonic() >= until:

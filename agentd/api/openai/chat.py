@@ -12,13 +12,13 @@ from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
 
 from agentd.api.deps import Core
-from agentd.api.openai.asking import bridge_of, fields_of, of_headers, replies, several
+from agentd.api.openai.asking import bridge_of, fields_of, of_headers, replies, several, timed_replies
 from agentd.api.openai.body import Body, parse
 from agentd.api.openai.bridge import Job
 from agentd.api.openai.errors import Refused, error_object
 from agentd.api.openai.events import DONE, Events, event
 from agentd.api.openai.messages import messages_of
-from agentd.api.openai.models import resolve
+from agentd.api.openai.models import counted, rendered, resolve
 from agentd.api.openai.sampling import MOST_REPLIES, MOST_TOP, Length, Sampled, one_constraint
 from agentd.api.openai.tools import Choice, choice_of, legacy_choice, schema_object, schema_of
 from agentd.api.openai.words import FINGERPRINT, chat_logprobs, in_pieces, new_id, refuse_misfit, timings, usage
@@ -54,6 +54,10 @@ class ChatBody(Sampled):
     reasoning_effort: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     timings_per_token: bool | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    verbose: bool | None = None
+    """Show the prompt that the conversation became."""
 
 
 @router.post("/chat/completions")
@@ -62,7 +66,20 @@ async def chat_completions(request: Request, core: Core) -> Response:
     order = await bridge.call(order_of, core, request, fields)
     if order.stream:
         return Events(bridge, order.jobs, order.writer())
-    return JSONResponse(_whole(order.asked, order.model, await replies(request, order.jobs)))
+    if order.asked.timings:
+        told = await timed_replies(request, order.jobs)
+        found = _whole(order.asked, order.model, [reply for reply, _ in told]) | {"timings": timings(*told[0])}
+    else:
+        found = _whole(order.asked, order.model, await replies(request, order.jobs))
+    return JSONResponse(found if order.prompt is None else found | {"__verbose": {"prompt": order.prompt}})
+
+
+@router.post("/chat/completions/input_tokens")
+async def input_tokens(request: Request, core: Core) -> Response:
+    """How many tokens the prompt of such a request has."""
+    fields = await fields_of(request)
+    order = await bridge_of(request).call(order_of, core, request, fields)
+    return JSONResponse(await bridge_of(request).call(counted, *order.jobs[0]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +153,8 @@ class Order:
     model: str
     jobs: list[Job]
     stream: bool
+    prompt: str | None = None
+    """What the model reads, where the client wants to know."""
 
     def writer(self) -> ChatStream:
         return ChatStream(self.asked, self.model, len(self.jobs))
@@ -146,8 +165,11 @@ def order_of(core: App, connection: HTTPConnection, fields: dict[str, Any]) -> O
     body = parse(ChatBody, fields)
     asked = Asked.of(body)
     model = resolve(core, connection, body.model)
-    jobs = several(model, asked.request(model, body, of_headers(connection)), body.n or 1)
-    return Order(asked=asked, model=model.name, jobs=jobs, stream=bool(body.stream))
+    wanted = asked.request(model, body, of_headers(connection))
+    _refuse_other_ends(body, wanted)
+    jobs = several(model, wanted, body.n or 1)
+    prompt = rendered(model, wanted) if body.verbose else None
+    return Order(asked=asked, model=model.name, jobs=jobs, stream=bool(body.stream), prompt=prompt)
 
 
 class ChatStream:
@@ -249,6 +271,19 @@ def _choice(asked: Asked, index: int, reply: ModelReply) -> dict[str, Any]:
         message["tool_calls"] = calls
     logprobs = None if asked.top is None else chat_logprobs(reply.logprobs, asked.top)
     return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": asked.finish(reply)}
+
+
+def _refuse_other_ends(body: ChatBody, wanted: ModelRequest) -> None:
+    """A last message of the assistant's is gone on with, after any other one the assistant's turn begins."""
+    begun = wanted.messages[-1].role == "assistant"
+    if body.continue_final_message and body.add_generation_prompt:
+        raise Refused(
+            "continue_final_message and add_generation_prompt exclude each other", param="add_generation_prompt"
+        )
+    if body.continue_final_message and not begun:
+        raise Refused("the final message is not the assistant's", param="continue_final_message")
+    if body.add_generation_prompt is False and not begun:
+        raise Refused("a reply without a turn of its own is not to be had", param="add_generation_prompt")
 
 
 def _schema(body: ChatBody) -> JsonObject | None:

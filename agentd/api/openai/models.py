@@ -12,7 +12,7 @@ from agentd.api.deps import Core
 from agentd.api.openai.errors import Refused, UnknownModel
 from agentd.app import App
 from agentd.errors import NotFound
-from agentd.types import JsonObject, Message, Model
+from agentd.types import Model, ModelRequest
 
 router = APIRouter(tags=["openai"])
 
@@ -57,10 +57,27 @@ def prompt_of(model: Model, tokens: list[int]) -> str:
     return str(turn(tokens))
 
 
-def length(model: Model, messages: tuple[Message, ...], prompt: str | None, tools: tuple[JsonObject, ...]) -> int:
-    """Tokens of a prompt, about."""
-    text = prompt if prompt is not None else "\n".join(message.content for message in messages)
-    return model.count(f"{text}\n{tools}" if tools else text)
+def tokens_of(model: Model, text: str, param: str) -> list[int]:
+    """The tokens of a text in which no control tokens are looked for. Raises `Refused` as `prompt_of` does."""
+    turn = getattr(model, "tokenize", None)
+    if turn is None:
+        raise Refused(f"{model.name} has no tokens that are known here", param=param, hint="leave it out")
+    return list(turn(text)["tokens"])
+
+
+def rendered(model: Model, request: ModelRequest) -> str:
+    """The prompt that a conversation becomes. Raises `Refused` for a model whose template is not known here."""
+    render = getattr(model, "render", None)
+    if render is None:
+        raise Refused(f"how {model.name} is prompted is not known here", param="model")
+    tools = request.tools if request.tool_choice != "none" else ()
+    return str(render(request.messages, tools=tools, think=request.think))
+
+
+def counted(model: Model, request: ModelRequest) -> dict[str, Any]:
+    """The tokens that a conversation has as a prompt. Raises what `rendered` does."""
+    found = model.tokenize(rendered(model, request), special=True, controls=True)  # type: ignore[attr-defined]
+    return {"object": "response.input_tokens", "input_tokens": len(found["tokens"])}
 
 
 def _names(core: App) -> list[str]:

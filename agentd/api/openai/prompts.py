@@ -50,6 +50,8 @@ def _one(given: Any, param: str) -> Pieces:
 
 def _of_object(given: dict[str, Any], param: str) -> str:
     """`{"prompt_string": TEXT}` or `{"content": [PARTS]}`, as llama.cpp's server takes them."""
+    if given.get("multimodal_data"):
+        raise Refused(f"{param}.multimodal_data: models here read text only", param=param, kind="unsupported_content")
     if isinstance(given.get("prompt_string"), str):
         return str(given["prompt_string"])
     if isinstance(given.get("content"), list):

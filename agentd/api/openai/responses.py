@@ -16,7 +16,7 @@ from agentd.api.openai.body import Body, parse
 from agentd.api.openai.errors import Refused, error_object
 from agentd.api.openai.events import Events
 from agentd.api.openai.inputs import messages_of_input
-from agentd.api.openai.models import resolve
+from agentd.api.openai.models import counted, resolve
 from agentd.api.openai.outputs import Items, Numbers
 from agentd.api.openai.sampling import MOST_TOP, Length, Sampled
 from agentd.api.openai.tools import Choice, choice_of, schema_of
@@ -68,13 +68,27 @@ async def create_response(request: Request, core: Core) -> Response:
     _refuse_state(body)
     asked = Asked.of(body)
     model = await bridge_of(request).call(resolve, core, request, body.model)
-    wanted = asked.request(model, body, of_headers(request))
+    wanted = await bridge_of(request).call(asked.request, model, body, of_headers(request))
     job = (model, wanted)
     writer = ResponseStream(asked, _head(body, asked, model, wanted))
     if body.stream:
         return Events(bridge_of(request), [job], writer)
     (reply,) = await replies(request, [job])
     return JSONResponse(writer.whole(reply))
+
+
+@router.post("/responses/input_tokens")
+async def input_tokens(request: Request, core: Core) -> Response:
+    """How many tokens the prompt of such a request has."""
+    body = parse(ResponseBody, await fields_of(request))
+    _refuse_state(body)
+    asked = Asked.of(body)
+
+    def work() -> dict[str, Any]:
+        model = resolve(core, request, body.model)
+        return counted(model, asked.request(model, body, of_headers(request)))
+
+    return JSONResponse(await bridge_of(request).call(work))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

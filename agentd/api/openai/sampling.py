@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 
 from agentd.api.openai.body import Body
 from agentd.api.openai.errors import Refused
+from agentd.api.openai.models import tokens_of
 from agentd.types import Model, Priority
 
 MOST_REPLIES = 32
@@ -21,6 +22,8 @@ _LONGEST_STOP = 1000
 _MOST_BIASED = 10_000
 _MOST_TOKENS = 1 << 30
 _INT64 = 1 << 63
+FORBIDS = -100.0
+"""A bias that a token cannot make up for."""
 DEFAULTS = {"temperature": 0.8, "top_p": 0.95, "top_k": 40, "min_p": 0.05, "repeat_penalty": 1.0}
 """Where neither the request nor the model's entry in the catalog says anything."""
 
@@ -52,7 +55,7 @@ class Sampled(Body):
 
     @field_validator("logit_bias")
     @classmethod
-    def _biases(cls, value: Any) -> dict[int, float]:
+    def _biases(cls, value: Any) -> dict[int | str, float]:
         return _biases(value)
 
     @field_validator("stop")
@@ -61,7 +64,10 @@ class Sampled(Body):
         return _stops(value)
 
     def sampling(self, model: Model) -> dict[str, Any]:
-        """The part of a `ModelRequest` that says how tokens are chosen; for the first of several replies."""
+        """The part of a `ModelRequest` that says how tokens are chosen; for the first of several replies.
+
+        May wait for the model, whose tokens the texts of `logit_bias` are.
+        """
         known = {**DEFAULTS, **model.profile.sampling}
         asked = {name: getattr(self, name) for name in DEFAULTS if getattr(self, name) is not None}
         found: dict[str, Any] = known | asked
@@ -69,7 +75,7 @@ class Sampled(Body):
         return found | {
             "frequency_penalty": self.frequency_penalty or 0.0,
             "presence_penalty": self.presence_penalty or 0.0,
-            "logit_bias": self.logit_bias or {},
+            "logit_bias": _by_token(self.logit_bias or {}, model),
             "seed": self._seed(float(found["temperature"])),
             "stop": self.stop or (),
             "ignore_eos": bool(self.ignore_eos),
@@ -100,8 +106,16 @@ def _stops(value: Any) -> tuple[str, ...]:
     return tuple(each for each in found if each)
 
 
-def _biases(value: Any) -> dict[int, float]:
-    """Of an object by token number, or of a list of pairs."""
+def _by_token(biases: Mapping[int | str, float], model: Model) -> dict[int, float]:
+    found: dict[int, float] = {}
+    for token, by in biases.items():
+        numbers = tokens_of(model, token, "logit_bias") if isinstance(token, str) else [token]
+        found |= dict.fromkeys(numbers, by)
+    return found
+
+
+def _biases(value: Any) -> dict[int | str, float]:
+    """Of an object by token, or of a list of pairs. A token is its number, or a text: then all that it is made of."""
     pairs = list(value.items()) if isinstance(value, Mapping) else value
     if pairs is None:
         return {}
@@ -110,14 +124,17 @@ def _biases(value: Any) -> dict[int, float]:
     return dict(_bias(pair) for pair in pairs)
 
 
-def _bias(pair: Any) -> tuple[int, float]:
-    wrong = ValueError("expected numbers from -100 to 100 by the number of a token")
+def _bias(pair: Any) -> tuple[int | str, float]:
+    wrong = ValueError("expected numbers from -100 to 100 by the number or the text of a token")
     if not isinstance(pair, list | tuple) or len(pair) != 2:
         raise wrong
     token, by = pair
     number = int(token) if isinstance(token, str) and token.isascii() and token.isdigit() and len(token) < 10 else token
-    by = -100.0 if by is False else by
-    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 1 << 31:
+    by = FORBIDS if by is False else by
+    if isinstance(number, str):
+        if not 0 < len(number) <= _LONGEST_STOP:
+            raise wrong
+    elif not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 1 << 31:
         raise wrong
     if not isinstance(by, int | float) or isinstance(by, bool) or not -100 <= by <= 100:
         raise wrong

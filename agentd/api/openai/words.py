@@ -53,14 +53,18 @@ def timings(reply: ModelReply, prompt_seconds: float) -> dict[str, Any]:
     read, written = max(0, reply.prompt_tokens - reply.reused_tokens), reply.completion_tokens
     before = min(max(prompt_seconds, 1e-6), max(reply.seconds, 1e-6))
     after = max(reply.seconds - before, 1e-6)
+    # The first token comes with the end of the prompt.
+    steps = max(0, written - 1)
     return {
         "cache_n": reply.reused_tokens,
         "prompt_n": read,
         "prompt_ms": before * 1000,
+        "prompt_per_token_ms": before * 1000 / max(1, read),
         "prompt_per_second": read / before,
         "predicted_n": written,
         "predicted_ms": after * 1000,
-        "predicted_per_second": written / after,
+        "predicted_per_token_ms": after * 1000 / steps if steps else 0.0,
+        "predicted_per_second": steps / after,
     }
 
 
