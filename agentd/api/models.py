@@ -113,6 +113,7 @@ def remove_model(core: Core, body: ModelBody) -> dict[str, Any]:
     if _is_loaded(core, body.model):
         raise Conflict(f"{body.model} is in memory", hint=f"agentd model unload {body.model}")
     removed = remove(body.model, core.catalog.current(), core.catalog.folder, defaults_dir() / "models")
+    core.prober.profiles.remove(body.model)
     core.audit.record("model.removed", "", removed)
     return removed
 

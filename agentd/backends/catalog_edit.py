@@ -15,7 +15,7 @@ from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import Array
 
 from agentd.backends.catalog import FILE, Catalog, catalog_path
-from agentd.errors import ConfigError, Conflict, NotFound
+from agentd.errors import BadInput, ConfigError, Conflict, NotFound
 from agentd.whole_file import replace_text
 
 _Tables: TypeAlias = MutableMapping[str, Any]
@@ -26,8 +26,8 @@ _HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]")
 class CatalogFile:
     """The catalog of a home, to be changed. A home that goes by the default one gets a copy of its own first.
 
-    Every method raises `ConfigError` when the file is wrong already or would become so, and `DiskFull`; the file is
-    then as it was.
+    Every method raises `BadInput` when the file would become wrong, `ConfigError` when it is wrong already, and
+    `DiskFull`; the file is then as it was.
     """
 
     _lock = threading.Lock()
@@ -107,9 +107,17 @@ class CatalogFile:
             text, _ = self._read()
             changed = _edited(self._path, text, change, gone)
             target = self._folder / FILE
-            Catalog.parse(target, changed, self._folder)
+            try:
+                Catalog.parse(target, changed, self._folder)
+            except ConfigError as error:
+                raise BadInput(_without_place(error.message, target), hint=error.hint) from None
             if write:
                 replace_text(target, changed)
+
+
+def _without_place(message: str, file: Path) -> str:
+    """The line is one of a text that was never written."""
+    return re.sub(rf"^{re.escape(str(file))}(:\d+)?: ", "", message)
 
 
 def _set(tables: _Tables, kind: str, name: str, fields: Mapping[str, Any]) -> None:

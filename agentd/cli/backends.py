@@ -14,7 +14,8 @@ from agentd.cli.options import Group, Invocation, command
 from agentd.cli.reach import ensure_daemon
 
 _TEST_SECONDS = 600.0
-_STATES = {"closed": "well", "open": "failing", "half-open": "trying"}
+STATES = {"closed": "well", "open": "failing", "half-open": "trying"}
+"""Of a server's circuit breaker, in words."""
 
 group = Group("backend", help="Servers of models that speak OpenAI's API: llama-server, Ollama, vLLM, a cloud.")
 
@@ -112,7 +113,7 @@ def _state(server: dict[str, Any], health: dict[str, Any]) -> tuple[str, str, st
         return "lacks its key", "-", "-", f"agentd secret set {server['key']}"
     usual = health.get("usual")
     return (
-        _STATES.get(health.get("state", ""), "-"),
+        STATES.get(health.get("state", ""), "-"),
         f"{health.get('answered', 0)}, {health.get('failed', 0)} failed",
         output.duration(usual) if usual else "-",
         output.one_line(health.get("problem") or "-", 80),

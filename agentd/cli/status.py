@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from agentd.cli import output
+from agentd.cli.backends import STATES
 from agentd.cli.cache import cache_line
 from agentd.cli.client import Client, endpoint
 from agentd.cli.follow import ENDED
@@ -69,8 +70,7 @@ def _status_text(status: Mapping[str, Any]) -> str:
 
 
 def _server_text(server: Mapping[str, Any]) -> str:
-    does = "well" if server["state"] == "closed" else "trying" if server["state"] == "half-open" else "failing"
-    words = [does, f"{server['answered']} replies", f"{server['failed']} failures"]
+    words = [STATES[server["state"]], f"{server['answered']} replies", f"{server['failed']} failures"]
     if server["running"]:
         words.append(f"{server['running']} under way")
     if server["usual"] is not None:

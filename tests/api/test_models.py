@@ -13,6 +13,7 @@ from fastapi import Request
 
 from agentd.api import ndjson
 from agentd.backends.catalog import Catalog
+from agentd.backends.probe import Findings
 from agentd.errors import Conflict
 from agentd.home import defaults_dir
 from tests.api.conftest import Served
@@ -96,7 +97,9 @@ def test_fetched(served: Served, hub: FileServer, gguf: Path) -> None:
     audit = [(record.kind, record.data) for record in served.app.audit.tail()]
     assert [kind for kind, _ in audit] == ["model.pull", "model.pulled"]
     assert "hf_1" not in json.dumps(audit)
+    served.app.prober.profiles.put(served.app.catalog.current().entry("mine"), Findings(dialect="xml"))
     removed = served.client.post("/api/models/remove", json={"model": "mine"}).json()
+    assert served.app.db.rows("SELECT model FROM model_profiles") == []
     assert removed["files"] == [events[-1]["file"]]
     assert not Path(events[-1]["file"]).exists()
 

@@ -8,7 +8,7 @@ import pytest
 
 from agentd.backends.catalog import FILE, Catalog
 from agentd.backends.catalog_edit import CatalogFile
-from agentd.errors import ConfigError, Conflict, NotFound
+from agentd.errors import BadInput, ConfigError, Conflict, NotFound
 from agentd.home import defaults_dir
 
 DEFAULT = defaults_dir() / "models"
@@ -82,8 +82,9 @@ def test_what_is_added_must_be_right(tmp_path: Path, file: CatalogFile) -> None:
         lambda: file.add_server("s", {"url": "ftp://x"}),
         lambda: file.check_model("new", {"file": "a", "context": 1}),
     ):
-        with pytest.raises(ConfigError):
+        with pytest.raises(BadInput) as caught:
             change()
+        assert FILE not in caught.value.message  # nothing is wrong with what stands there
     file.check_model("new", {"file": "a"})
     assert text(tmp_path) == OWN
 
