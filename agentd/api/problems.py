@@ -25,6 +25,8 @@ _STATUS = {
     "input.not_found": 404,
     "input.method": 405,
     "conflict": 409,
+    "config.invalid": 409,
+    "policy.invalid": 409,
     "daemon.already_running": 409,
     "input.too_large": 413,
     "api.rate_limited": 429,

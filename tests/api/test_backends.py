@@ -96,6 +96,15 @@ def test_servers_that_are_none(served: Served, more: dict[str, object]) -> None:
     assert served.client.get("/api/backends").json() == []
 
 
+def test_a_catalog_that_is_wrong_is_no_fault_of_ours(served: Served) -> None:
+    folder = served.app.catalog.folder
+    folder.mkdir(exist_ok=True)
+    (folder / "catalog.toml").write_text("[rolls]\n")
+    refused = served.client.post("/api/backends", json={"name": "box", "urls": ["http://127.0.0.1:1"]})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "config.invalid")
+    assert (folder / "catalog.toml").read_text() == "[rolls]\n"
+
+
 def snippets(language: str) -> list[str]:
     found = re.findall(rf"^```{language}\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     assert found

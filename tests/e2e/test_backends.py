@@ -128,19 +128,19 @@ def test_a_server_elsewhere_is_denied_until_a_rule_allows_it(agentd: Agentd) -> 
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "said"),
     [
-        (["x", "ftp://a"], 1, "http"),
-        (["x", "http://user:pw@a/v1"], 1, "vault"),
-        (["a b", "http://127.0.0.1:1"], 1, "name"),
-        (["x", "http://127.0.0.1:1", "--weight", "1", "--weight", "2"], 1, "weights"),
-        (["x", "http://127.0.0.1:1", "--role", "boss", "--model", "m"], 2, "no role 'boss'"),
-        (["x", "http://127.0.0.1:1", "--role", "planner"], 2, "which of its models"),
-        (["x", "http://127.0.0.1:1", "--timeout", "-1"], 1, "timeout"),
+        (["x", "ftp://a"], "http"),
+        (["x", "http://user:pw@a/v1"], "vault"),
+        (["a b", "http://127.0.0.1:1"], "name"),
+        (["x", "http://127.0.0.1:1", "--weight", "1", "--weight", "2"], "weights"),
+        (["x", "http://127.0.0.1:1", "--role", "boss", "--model", "m"], "no role 'boss'"),
+        (["x", "http://127.0.0.1:1", "--role", "planner"], "which of its models"),
+        (["x", "http://127.0.0.1:1", "--timeout", "-1"], "timeout"),
     ],
 )
-def test_servers_that_cannot_be_added(agentd: Agentd, words: list[str], code: int, said: str) -> None:
-    assert said in agentd.error("backend", "add", *words, code=code)["message"]
+def test_servers_that_cannot_be_added(agentd: Agentd, words: list[str], said: str) -> None:
+    assert said in agentd.error("backend", "add", *words, code=2)["message"]
     assert agentd.json("backend", "ls") == []
 
 
