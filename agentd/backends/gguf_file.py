@@ -20,6 +20,10 @@ _LONGEST_KEPT = 1_048_576
 _LONGEST_ARRAY = 4096
 """Numbers of an array that is kept; the arrays of tokens are longer, those with one number a layer shorter."""
 _MOST_ENTRIES = 1_000_000
+_MOST_DIMENSIONS = 8
+"""ggml has four."""
+_LONGEST_HEADER = 128 * 1024 * 1024
+"""Bytes; the largest vocabularies take a tenth of it. What is beyond is never read, whatever the header counts."""
 _PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 """How llama.cpp names the parts of a split file."""
 
@@ -155,18 +159,22 @@ def _read_one(path: Path) -> GgufFile:
                 raise ModelError(
                     f"model {path} is not a GGUF file", hint="llama.cpp reads GGUF only; download it again"
                 )
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            with mmap.mmap(file.fileno(), min(size, _LONGEST_HEADER), access=mmap.ACCESS_READ) as data:
                 found = _Header(data, path).parse(size)
     except FileNotFoundError:
         raise ModelMissing(f"there is no model file {path}", hint="put it there") from None
     except OSError as error:
         raise ModelError(f"model {path} cannot be read: {error.strerror}", hint="check its permissions") from None
     except (struct.error, IndexError, UnicodeDecodeError, OverflowError, RecursionError):
-        raise _cut_off(path, f"its {size:,} bytes end inside the header") from None
+        raise _cut_off(path, f"{_most(size)} end inside the header") from None
     needed = max((tensor.start + tensor.size for tensor in found.tensors.values()), default=0)
     if needed > size:
         raise _cut_off(path, f"it has {size:,} bytes, its header describes {needed:,}")
     return found
+
+
+def _most(size: int) -> str:
+    return f"its {size:,} bytes" if size <= _LONGEST_HEADER else f"the first {_LONGEST_HEADER:,} bytes"
 
 
 def _cut_off(path: Path, why: str) -> ModelError:
@@ -213,7 +221,13 @@ class _Header:
 
     def _tensor(self) -> tuple[str, tuple[int, ...], int, int]:
         name = self._string().decode()
-        shape = tuple(self._number("<Q") for _ in range(self._number("<I")))
+        dimensions = self._number("<I")
+        if dimensions > _MOST_DIMENSIONS:
+            raise ModelError(
+                f"model {self._path} is damaged: a tensor with {dimensions} dimensions",
+                hint="download or copy it again",
+            )
+        shape = tuple(self._number("<Q") for _ in range(dimensions))
         return name, shape, self._number("<I"), self._number("<Q")
 
     def _value(self, kind: int) -> Any:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import random
+import struct
+import time
 from pathlib import Path
 
 import numpy as np
@@ -190,3 +192,32 @@ def test_arrays_within_arrays_without_end(tmp_path: Path) -> None:
         file.write(key + nest)
     with pytest.raises(ModelError, match="damaged"):
         gguf_file.read(path)
+
+
+def _text(data: bytes) -> bytes:
+    return struct.pack("<Q", len(data)) + data
+
+
+@pytest.mark.parametrize(
+    ("tensors", "entries", "body"),
+    [
+        (
+            1,
+            0,
+            _text(b"t") + struct.pack("<I", 200_000) + struct.pack("<Q", 2**63) * 200_000 + struct.pack("<IQ", 0, 0),
+        ),
+        (0, 1, _text(b"a") + struct.pack("<IIQ", 9, 8, 2**40)),  # so many texts, and zeros read as empty ones
+        (0, 1, _text(b"a") + struct.pack("<IIQ", 9, 9, 2**40)),
+    ],
+)
+def test_a_header_that_never_ends_is_not_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tensors: int, entries: int, body: bytes
+) -> None:
+    monkeypatch.setattr(gguf_file, "_LONGEST_HEADER", 8 * 1024 * 1024)
+    path = tmp_path / "endless.gguf"
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, tensors, entries) + body)
+    os.truncate(path, 2 * 1024**3)  # all zeros, and none of them on the disk
+    started = time.monotonic()
+    with pytest.raises(ModelError, match="damaged"):
+        gguf_file.read(path)
+    assert time.monotonic() - started < 10
