@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ from agentd.types import CallDelta, Delta, Model, ModelReply, ModelRequest, OnDe
 
 T = TypeVar("T")
 
+_WORD = re.compile(r"\s*\S+|\s+")
 _POLL = 0.05
 _FAIR = 5.0
 """Seconds for which a server must have been silent before it counts as too slow."""
@@ -49,9 +51,17 @@ class Listener:
 
 
 def deltas_of(reply: ModelReply) -> Iterator[Delta]:
-    """Few deltas that make up a reply."""
-    if reply.text or reply.reasoning or reply.logprobs:
-        yield Delta(text=reply.text, reasoning=reply.reasoning, logprobs=reply.logprobs)
+    """Deltas that make up a whole reply: by its tokens where they are known, else by its words."""
+    for word in _WORD.findall(reply.reasoning):
+        yield Delta(reasoning=word)
+    if reply.logprobs and "".join(token.token for token in reply.logprobs) == reply.text:
+        for token in reply.logprobs:
+            yield Delta(text=token.token, logprobs=(token,))
+    else:
+        if reply.logprobs:
+            yield Delta(logprobs=reply.logprobs)
+        for word in _WORD.findall(reply.text):
+            yield Delta(text=word)
     for index, call in enumerate(reply.tool_calls):
         yield Delta(call=CallDelta(index=index, id=call.id, name=call.name, arguments=call.arguments))
 

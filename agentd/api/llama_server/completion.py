@@ -25,8 +25,9 @@ from agentd.api.openai.models import resolve
 from agentd.api.openai.prompts import Pieces, prompts_of, written
 from agentd.api.openai.sampling import FORBIDS, Sampled, one_constraint
 from agentd.api.openai.tools import schema_object
-from agentd.api.openai.words import in_pieces, refuse_misfit, sane, timings
+from agentd.api.openai.words import refuse_misfit, sane, timings
 from agentd.api.problems import status_of
+from agentd.backends.attempts import deltas_of
 from agentd.backends.router import RoutedModel
 from agentd.errors import AgentdError, ModelError
 from agentd.types import Delta, Model, ModelReply, ModelRequest, TokenLogprob
@@ -249,7 +250,7 @@ class PieceStream:
 
     def done(self, index: int, reply: ModelReply) -> list[str]:
         refuse_misfit(reply, self._page.request.schema)
-        told = () if index in self._heard else in_pieces(reply)
+        told = () if index in self._heard else deltas_of(reply)
         lines = [line for delta in told for line in self.heard(index, delta)]
         return [*lines, event(self._page.end(index, reply, self._first))]
 

@@ -21,9 +21,10 @@ from agentd.api.openai.messages import messages_of
 from agentd.api.openai.models import counted, rendered, resolve
 from agentd.api.openai.sampling import MOST_REPLIES, MOST_TOP, Length, Sampled, one_constraint
 from agentd.api.openai.tools import Choice, choice_of, legacy_choice, schema_object, schema_of
-from agentd.api.openai.words import FINGERPRINT, chat_logprobs, in_pieces, new_id, refuse_misfit, timings, usage
+from agentd.api.openai.words import FINGERPRINT, chat_logprobs, new_id, refuse_misfit, timings, usage
 from agentd.api.problems import status_of
 from agentd.app import App
+from agentd.backends.attempts import deltas_of
 from agentd.errors import AgentdError
 from agentd.types import CallDelta, Delta, JsonObject, Model, ModelReply, ModelRequest
 
@@ -211,7 +212,7 @@ class ChatStream:
 
     def done(self, index: int, reply: ModelReply) -> list[str]:
         refuse_misfit(reply, self._asked.schema)
-        told = () if index in self._heard else in_pieces(reply)
+        told = () if index in self._heard else deltas_of(reply)
         lines = [line for delta in told for line in self.heard(index, delta)]
         self._replies.append(reply)
         return [*lines, self._chunk(index, {}, finish=self._asked.finish(reply))]

@@ -24,9 +24,10 @@ from agentd.api.openai.models import resolve
 from agentd.api.openai.prompts import MOST_PROMPTS, Pieces, prompts_of, written
 from agentd.api.openai.sampling import MOST_REPLIES, MOST_TOP, Sampled, one_constraint
 from agentd.api.openai.tools import schema_object, schema_of
-from agentd.api.openai.words import FINGERPRINT, in_pieces, new_id, refuse_misfit, sane, timings, usage
+from agentd.api.openai.words import FINGERPRINT, new_id, refuse_misfit, sane, timings, usage
 from agentd.api.problems import status_of
 from agentd.app import App
+from agentd.backends.attempts import deltas_of
 from agentd.errors import AgentdError
 from agentd.types import Delta, JsonObject, Model, ModelReply, ModelRequest, TokenLogprob
 
@@ -184,7 +185,7 @@ class TextStream:
 
     def done(self, index: int, reply: ModelReply) -> list[str]:
         refuse_misfit(reply, self._asked.schema)
-        told = () if index in self._heard else in_pieces(reply)
+        told = () if index in self._heard else deltas_of(reply)
         lines = [line for delta in told for line in self.heard(index, delta)]
         self._replies[index] = reply
         return [*lines, self._chunk(index, "", finish=_finish(reply))]

@@ -20,8 +20,9 @@ from agentd.api.openai.models import counted, resolve
 from agentd.api.openai.outputs import Items, Numbers
 from agentd.api.openai.sampling import MOST_TOP, Length, Sampled
 from agentd.api.openai.tools import Choice, choice_of, schema_of
-from agentd.api.openai.words import chat_logprobs, in_pieces, new_id, reasoning_tokens, refuse_misfit, usage
+from agentd.api.openai.words import chat_logprobs, new_id, reasoning_tokens, refuse_misfit, usage
 from agentd.api.problems import status_of
+from agentd.backends.attempts import deltas_of
 from agentd.errors import AgentdError
 from agentd.types import Delta, JsonObject, Model, ModelReply, ModelRequest, TokenLogprob
 
@@ -155,7 +156,7 @@ class ResponseStream:
 
     def done(self, index: int, reply: ModelReply) -> list[str]:
         refuse_misfit(reply, self._asked.schema)
-        lines = [line for delta in (() if self._heard else in_pieces(reply)) for line in self.heard(index, delta)]
+        lines = [line for delta in (() if self._heard else deltas_of(reply)) for line in self.heard(index, delta)]
         if not reply.tool_calls and not self._items.texts:
             lines += self._items.say("", [])
         self._reply = reply

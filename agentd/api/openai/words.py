@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agentd import __version__
 from agentd.backends.json_schema import problems
 from agentd.errors import BadReply
-from agentd.types import CallDelta, Delta, JsonObject, ModelReply, TokenLogprob
+from agentd.types import JsonObject, ModelReply, TokenLogprob
 
 FINGERPRINT = f"b{__version__}-agentd"
-_WORD = re.compile(r"\s*\S+|\s+")
 _LEAST = -9999.0
 """Stands for a log-probability of minus infinity, which JSON does not know."""
 
@@ -78,22 +76,6 @@ def refuse_misfit(reply: ModelReply, schema: JsonObject | None) -> None:
         wrong = [f"it is no JSON: {reply.text[:100]!r}"]
     if wrong:
         raise BadReply(f"the reply of {reply.model} does not fit the schema: {'; '.join(wrong)}")
-
-
-def in_pieces(reply: ModelReply) -> Iterator[Delta]:
-    """A reply that its model gave all at once: by tokens where they are known, else by words."""
-    for word in _WORD.findall(reply.reasoning):
-        yield Delta(reasoning=word)
-    if reply.logprobs and "".join(token.token for token in reply.logprobs) == reply.text:
-        for token in reply.logprobs:
-            yield Delta(text=token.token, logprobs=(token,))
-    else:
-        if reply.logprobs:
-            yield Delta(logprobs=reply.logprobs)
-        for word in _WORD.findall(reply.text):
-            yield Delta(text=word)
-    for number, call in enumerate(reply.tool_calls):
-        yield Delta(call=CallDelta(index=number, id=call.id, name=call.name, arguments=call.arguments))
 
 
 def sane(logprob: float) -> float:
