@@ -129,14 +129,16 @@ class ReplyCache:
         return found[0] | {"reply": json.loads(found[0]["reply"])}
 
     def clear(self, model: str | None = None) -> int:
-        """Forget all replies, or those of one model; returns how many."""
+        """Forget all replies, or those of one model, also on the disk; returns how many."""
         with self._db.transaction() as connection, self._lock:
             self._bytes = None
             if model is None:
                 self._db.execute("DELETE FROM replies")
             else:
                 self._db.execute("DELETE FROM replies WHERE model = ?", (model,))
-            return int(connection.changes())
+            forgotten = int(connection.changes())
+        self._db.empty_log()
+        return forgotten
 
     def _find(self, key: str) -> ModelReply | None:
         row = self._db.row("SELECT reply, created FROM replies WHERE key = ?", (key,))

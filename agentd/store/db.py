@@ -178,6 +178,16 @@ class Database:
         with self.transaction():
             self._run(own, sql, params).fetchall()
 
+    def empty_log(self) -> None:
+        """Move what is committed into the file itself, so that nothing older lies beside it; as far as readers let it."""
+        own = self._own()
+        try:
+            own.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except apsw.BusyError:
+            return  # the next checkpoint does it
+        except apsw.Error as error:
+            self._fail(own, error)
+
     def backup(self, target: Path) -> None:
         """Write a whole, compact copy to `target`, which must not exist (`Conflict`); others go on meanwhile."""
         backup(self.connection(), self.path, target)

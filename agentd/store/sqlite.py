@@ -72,6 +72,7 @@ def _set_up(connection: apsw.Connection) -> None:
     connection.config(apsw.SQLITE_DBCONFIG_DQS_DML, 0)
     connection.config(apsw.SQLITE_DBCONFIG_DQS_DDL, 0)
     connection.pragma("synchronous", "FULL")
+    connection.pragma("secure_delete", True)  # texts of users that are deleted are gone, not only out of sight
     connection.pragma("journal_size_limit", _WAL_LIMIT)
 
 

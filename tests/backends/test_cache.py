@@ -304,3 +304,17 @@ def test_threads_use_it_at_once(cache: ReplyCache) -> None:
     assert not wrong
     assert cache.stats()["replies"] == 5
     assert cache._bytes == cache.stats()["bytes"]
+
+
+@pytest.mark.parametrize("settled", [False, True])
+def test_what_is_cleared_is_gone_from_the_disk(cache: ReplyCache, db: Database, settled: bool) -> None:
+    def found() -> int:
+        return sum(file.read_bytes().count(b"very private") for file in db.path.parent.iterdir() if file.is_file())
+
+    key = cache.key(REQUEST, IDENTITY)
+    cache.put(key, REQUEST, replace(REPLY, text="very private " * 2000))
+    if settled:
+        db.empty_log()
+    assert found()
+    assert cache.clear() == 1
+    assert not found()
