@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agentd.errors import ConfigError
+from agentd.whole_file import write_whole
 
 _SOCKET_PATH_LIMIT = 100
 """Bytes; the kernel takes 107 on Linux and 103 on macOS."""
@@ -115,16 +116,7 @@ def make_private(folder: Path) -> Path:
 def write_private(path: Path, text: str) -> None:
     """Make `path` a file for its owner alone, with all of `text` or not at all, on the disk when this returns."""
     make_private(path.parent)
-    descriptor, made = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(made, path)
-    except BaseException:
-        Path(made).unlink(missing_ok=True)
-        raise
+    write_whole(path, text, 0o600)
 
 
 def _checkout() -> Path | None:
