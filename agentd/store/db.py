@@ -179,7 +179,7 @@ class Database:
             self._run(own, sql, params).fetchall()
 
     def empty_log(self) -> None:
-        """Move what is committed into the file itself, so that nothing older lies beside it; as far as readers let it."""
+        """Move what is committed into the file itself, as far as readers let it; nothing older lies beside it then."""
         own = self._own()
         try:
             own.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
