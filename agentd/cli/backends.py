@@ -92,10 +92,7 @@ def rm(invocation: Invocation, name: str, models: bool) -> None:
     """Remove a server from the catalog."""
     client = Client(endpoint(invocation))
     removed = client.delete(f"/api/backends/{quote(name, safe='')}", models=str(models).lower())
-    if invocation.json:
-        output.data_json(removed)
-    elif not invocation.quiet:
-        output.note(f"removed {name}")
+    output.done(invocation, removed, f"removed {name}")
 
 
 def _rows(server: dict[str, Any]) -> list[tuple[object, ...]]:

@@ -63,10 +63,7 @@ def show(invocation: Invocation, key: str) -> None:
 def clear(invocation: Invocation, model: str | None) -> None:
     """Forget the kept replies."""
     done = Client(endpoint(invocation)).delete("/api/cache", model=model)
-    if invocation.json:
-        output.data_json(done)
-    elif not invocation.quiet:
-        output.note(f"{done['forgotten']} replies forgotten")
+    output.done(invocation, done, f"{done['forgotten']} replies forgotten")
 
 
 def cache_line(stats: Mapping[str, Any]) -> str:

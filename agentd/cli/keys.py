@@ -41,10 +41,7 @@ def ls(invocation: Invocation) -> None:
 def rm(invocation: Invocation, name: str) -> None:
     """Take a key back; who uses it is refused from now on."""
     found = Client(endpoint(invocation)).delete(f"/api/keys/{quote(name, safe='')}")
-    if invocation.json:
-        output.data_json(found)
-    elif not invocation.quiet:
-        output.note(f"removed {name}")
+    output.done(invocation, found, f"removed {name}")
 
 
 for each in (add, ls, rm):

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
+from agentd.cli.options import Invocation
 from agentd.errors import AgentdError
 
 FAILED = 3
@@ -65,6 +66,14 @@ def data_json(value: Any) -> None:
 def note(text: str) -> None:
     """Something for a person, on stderr."""
     _write(sys.stderr, text)
+
+
+def done(invocation: Invocation, value: Any, words: str) -> None:
+    """What a command did that has no result: in words for a person, or as JSON."""
+    if invocation.json:
+        data_json(value)
+    elif not invocation.quiet:
+        note(words)
 
 
 def fail(error: AgentdError, *, as_json: bool) -> int:

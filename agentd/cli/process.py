@@ -24,10 +24,7 @@ def up(invocation: Invocation) -> None:
         refuse_host(invocation)
         client = start_daemon(invocation)
     status = client.get("/api/status")
-    if invocation.json:
-        output.data_json(status)
-    elif not invocation.quiet:
-        output.note(f"{'already ' if was_running else ''}running, pid {status['pid']}, {client.where}")
+    output.done(invocation, status, f"{'already ' if was_running else ''}running, pid {status['pid']}, {client.where}")
 
 
 @command("down")
@@ -37,10 +34,11 @@ def down(invocation: Invocation) -> None:
     What runs goes on at the next start.
     """
     pid = stop_daemon(invocation)
-    if invocation.json:
-        output.data_json({"stopped": pid is not None, "pid": pid})
-    elif not invocation.quiet:
-        output.note("no daemon was running" if pid is None else f"stopped, pid {pid}")
+    output.done(
+        invocation,
+        {"stopped": pid is not None, "pid": pid},
+        "no daemon was running" if pid is None else f"stopped, pid {pid}",
+    )
 
 
 @command("serve")

@@ -26,10 +26,7 @@ def set_(invocation: Invocation, name: str) -> None:
     """
     value = _read(invocation, name)
     made = ensure_daemon(invocation).post("/api/secrets", {"name": name, "value": value})
-    if invocation.json:
-        output.data_json(made)
-    elif not invocation.quiet:
-        output.note(f"kept {name}")
+    output.done(invocation, made, f"kept {name}")
 
 
 @command("ls")
@@ -47,10 +44,7 @@ def ls(invocation: Invocation) -> None:
 def rm(invocation: Invocation, name: str) -> None:
     """Forget a secret."""
     removed = Client(endpoint(invocation)).delete(f"/api/secrets/{quote(name, safe='')}")
-    if invocation.json:
-        output.data_json(removed)
-    elif not invocation.quiet:
-        output.note(f"removed {name}")
+    output.done(invocation, removed, f"removed {name}")
 
 
 def _read(invocation: Invocation, name: str) -> str:

@@ -66,11 +66,9 @@ def set_(invocation: Invocation, assignments: tuple[str, ...]) -> None:
     else:
         change(home_of(invocation).home, changes)
         found = {"changed": {}, "waiting": list(changes)}
-    if invocation.json:
-        output.data_json(found)
-    elif not invocation.quiet:
-        lines = [f"{path} = {_shown(value)}" for path, value in found["changed"].items()]
-        output.note("\n".join([*lines, *(f"{path}: from the daemon's next start on" for path in found["waiting"])]))
+    lines = [f"{path} = {_shown(value)}" for path, value in found["changed"].items()]
+    lines += [f"{path}: from the daemon's next start on" for path in found["waiting"]]
+    output.done(invocation, found, "\n".join(lines))
 
 
 @command("validate")
