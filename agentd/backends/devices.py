@@ -38,7 +38,7 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Devices:
-    """What models may use: memory in bytes, `bandwidth` of the memory in bytes a second, `cores` that compute."""
+    """What models may use: memory in bytes, `bandwidth` of the memory in bytes a second, `cores` to compute on."""
 
     ram_total: int
     ram_free: int
@@ -67,17 +67,17 @@ def here() -> Devices:
     return Devices(
         ram_total=min(memory.total, limit),
         ram_free=max(0, min(memory.available, limit - used)),
-        cores=free_threads(),
+        cores=usable_cores(),
         gpus=gpus,
         bandwidth=_bandwidth(),
     )
 
 
-def free_threads() -> int:
-    """All usable cores but one, for two threads on two cores stand still when anything else runs."""
+def usable_cores() -> int:
+    """Cores of the machine that this process may use."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     physical = psutil.cpu_count(logical=False) or usable
-    return max(1, min(usable, physical, _cgroup_cores() or usable) - 1)
+    return max(1, min(usable, physical, _cgroup_cores() or usable))
 
 
 @functools.cache

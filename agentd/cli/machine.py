@@ -68,7 +68,7 @@ def _machine(devices: Devices) -> str:
     room = max(fit.ram_budget(devices), fit.vram_budget(devices))
     fitting = [size for size in _KNOWN_SIZES if fit.with_context(round(size * 1e9 * _BITS / 8)) <= room]
     biggest = f", models of up to {fitting[-1]:g} billion weights in Q4_K_M" if fitting else ""
-    return f"Room for {room / 1e9:.1f} GB{biggest}; cores that compute: {devices.cores}"
+    return f"Room for {room / 1e9:.1f} GB{biggest}; cores: {devices.cores}"
 
 
 def _reached(server: ServerEntry, url: str, policy: PolicyEngine) -> tuple[bool, str]:

@@ -74,23 +74,30 @@ class Server:
         address = urlsplit(self.url)
         connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=PATIENCE)
         started = time.perf_counter()
-        asked = {"model": self.model, "temperature": 0, "stream": True} | body
+        asked = {
+            "model": self.model,
+            "temperature": 0,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        } | body
         headers = {"Content-Type": "application/json", "Cache-Control": "no-cache"} | self.headers
         connection.request("POST", path, json.dumps(asked), headers)
         answer = connection.getresponse()
         if answer.status != 200:
             raise ConnectionError(f"{self.name} answered {answer.status}: {answer.read()[:500].decode()}")
-        first, parts = 0.0, []
+        first, parts, counted = 0.0, [], 0
         for line in answer:
             if not line.startswith(b"data: {"):
                 continue
-            choices = json.loads(line[6:]).get("choices")
-            text = text_of(choices[0]) if choices else ""
+            piece = json.loads(line[6:])
+            counted = (piece.get("usage") or {}).get("completion_tokens", counted)
+            text = text_of(piece["choices"][0]) if piece.get("choices") else ""
             if text:
                 first = first or time.perf_counter() - started
                 parts.append(text)
         connection.close()
-        return Heard(first, time.perf_counter() - started, len(parts), "".join(parts))
+        # A server that does not count sends a piece for each token.
+        return Heard(first, time.perf_counter() - started, counted or len(parts), "".join(parts))
 
 
 def text(tokens: int, seed: object) -> str:

@@ -14,7 +14,7 @@ from agentd.errors import ModelError, OutOfMemory
 from tests.backends.shapes import hybrid_27b, llama3_8b, qwen2_7b, qwen2_14b, qwen2_32b
 
 GIB = 1024**3
-LAPTOP = Devices(ram_total=16 * GIB, ram_free=int(12.5e9), cores=7)
+LAPTOP = Devices(ram_total=16 * GIB, ram_free=int(12.5e9), cores=8)
 CARD = Gpu(name="24 GB", kind="cuda", total=24 * GIB, free=int(25.2e9), bandwidth=936e9)
 WORKSTATION = Devices(ram_total=64 * GIB, ram_free=int(55e9), cores=11, gpus=(CARD,))
 
@@ -150,7 +150,8 @@ def test_what_is_asked_for_is_done() -> None:
     assert (plan.threads, plan.threads_batch) == (2, 2)
     assert fit.plan(qwen2_7b(), WORKSTATION, Wanted(gpu_layers=0)).vram_bytes == 0
     assert fit.plan(qwen2_7b(), WORKSTATION, Wanted(gpu_layers=-1)).gpu_layers == 29
-    assert fit.plan(qwen2_7b(), LAPTOP).threads == 7
+    plan = fit.plan(qwen2_7b(), LAPTOP)
+    assert (plan.threads, plan.threads_batch) == (7, 8)
     one = fit.plan(qwen2_7b(), LAPTOP, Wanted(sequences=1))
     assert (one.sequences, one.cells) == (1, one.context)
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from gguf import GGUFWriter
 
-from agentd.backends.devices import free_threads
+from agentd.backends.devices import usable_cores
 from agentd.backends.fit import Wanted
 from agentd.backends.llama_cpp import LlamaModel
 from agentd.errors import Cancelled, ModelError, NoGrammar
@@ -32,7 +32,7 @@ def test_it_is_a_model(model: LlamaModel) -> None:
     facts = model.start()
     assert facts["context"] == 4096
     assert facts["trained_context"] == 8192
-    assert facts["threads"] == free_threads()
+    assert facts["threads"] == max(1, usable_cores() - 1)
     assert model.pid is not None
 
 
