@@ -226,6 +226,92 @@ def test_responses(client: OpenAI) -> None:
     assert isinstance(parsed.output_parsed, Paint)
 
 
+def test_a_kept_reply_comes_in_pieces_too(client: OpenAI) -> None:
+    chat(client, temperature=0, max_tokens=9)
+    chunks = list(chat(client, temperature=0, max_tokens=9, stream=True))
+    assert len([chunk for chunk in chunks if chunk.choices[0].delta.content]) > 2
+
+
+def test_several_streams_in_one(client: OpenAI) -> None:
+    chunks = [chunk.choices[0] for chunk in chat(client, n=2, temperature=1.0, stream=True)]
+    assert {choice.index for choice in chunks} == {0, 1}
+    assert sorted(choice.index for choice in chunks if choice.finish_reason) == [0, 1]
+
+
+def test_words_for_the_same(client: OpenAI) -> None:
+    said = chat(client, temperature=0).choices[0].message.content
+    parts = [{"role": "user", "content": [{"type": "text", "text": "Name one colour."}]}]
+    assert chat(client, temperature=0, messages=parts).choices[0].message.content == said
+    orders = [
+        chat(client, temperature=0, messages=[{"role": role, "content": "Be brief."}, *ASKED])
+        .choices[0]
+        .message.content
+        for role in ("developer", "system")
+    ]
+    assert orders[0] == orders[1]
+    other = chat(client, max_tokens=None, max_completion_tokens=8, temperature=0)
+    assert other.choices[0].message.content == said
+
+
+def test_stops_of_letters_beyond_ascii_and_across_tokens(client: OpenAI) -> None:
+    asked: Any = [{"role": "user", "content": "Repeat: café ☕ naïve"}]
+    text = chat(client, messages=asked, temperature=0, max_tokens=40).choices[0].message.content
+    for stop in ("é", "☕", text[7:13]):
+        found = chat(client, messages=asked, temperature=0, max_tokens=40, stop=["never said", stop], stream=True)
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in found) == text.split(stop)[0]
+
+
+def test_a_word_that_must_come(client: OpenAI) -> None:
+    assert (
+        chat(client, temperature=0, max_tokens=3, logit_bias={" blue": 100}).choices[0].message.content == " blue" * 3
+    )
+
+
+def test_penalties(client: OpenAI) -> None:
+    asked: Any = {"model": MODEL, "prompt": "1 2 1 2 1 2 1 2", "max_tokens": 12, "temperature": 0}
+    plain = client.completions.create(**asked).choices[0].text
+    assert client.completions.create(**asked, frequency_penalty=2).choices[0].text != plain
+    assert client.completions.create(**asked, presence_penalty=2).choices[0].text != plain
+
+
+def test_prompts_counted_before_they_are_sent(client: OpenAI) -> None:
+    counted = client.responses.input_tokens.count(model=MODEL, input="Name one colour.").input_tokens
+    assert counted == chat(client).usage.prompt_tokens
+
+
+def test_the_best_of_several_completions(client: OpenAI) -> None:
+    found = client.completions.create(model=MODEL, prompt="The sky", max_tokens=4, best_of=3, temperature=1.0)
+    assert len(found.choices) == 1
+    assert found.usage is not None
+    assert found.usage.completion_tokens > 4
+
+
+def test_a_begun_reply_is_gone_on_with(client: OpenAI) -> None:
+    begun: Any = [*ASKED, {"role": "assistant", "content": "One colour is"}]
+    asked = {"messages": begun, "temperature": 0, "max_tokens": 4}
+    said = chat(client, **asked, extra_body={"continue_final_message": True, "verbose": True})
+    assert said.model_extra["__verbose"]["prompt"].endswith("One colour is")
+    with pytest.raises(openai.BadRequestError):
+        chat(client, **asked, extra_body={"continue_final_message": True, "add_generation_prompt": True})
+
+
+def test_what_stands_in_headers(client: OpenAI) -> None:
+    raw = client.chat.completions.with_raw_response.create(model=MODEL, messages=ASKED, max_tokens=1)
+    assert raw.headers["content-type"] == "application/json"
+    assert raw.headers["x-request-id"] == raw.parse()._request_id
+    with pytest.raises(openai.APIStatusError) as wrong:
+        client.get("/chat/completions", cast_to=dict[str, Any])
+    assert (wrong.value.status_code, wrong.value.response.headers["allow"]) == (405, "POST")
+
+
+def test_who_does_not_wait_holds_nobody_up(client: OpenAI) -> None:
+    with pytest.raises(openai.APITimeoutError):
+        chat(client.with_options(timeout=0.3), max_tokens=3000, extra_body={"ignore_eos": True})
+    began = time.monotonic()
+    chat(client, messages=[{"role": "user", "content": "Quick"}], max_tokens=2)
+    assert time.monotonic() - began < 3
+
+
 def test_errors(client: OpenAI, base: dict[str, Any]) -> None:
     with pytest.raises(openai.AuthenticationError) as refused, OpenAI(**(base | {"api_key": "wrong"})) as other:
         other.models.list()
