@@ -19,8 +19,14 @@ AsgiApp: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PUBLIC = ("/health", "/v1/health")
 """Paths that need no token: they say that somebody is there, and nothing else."""
-OWNERS = ("/api", "/v1/config")
-"""What lies there and below is opened by the home's own token only."""
+OPEN = (
+    *("/v1", "/tools", "/ws", "/openapi.json", "/models", "/props", "/slots"),
+    *("/chat", "/completion", "/completions", "/embedding", "/embeddings", "/infill"),
+    *("/tokenize", "/detokenize", "/apply-template"),
+)
+"""What lies there and below is opened by named keys too; all else by the home's own token only."""
+OWNERS = ("/v1/config",)
+"""What of it is not."""
 
 
 def ensure_token(path: Path) -> str:
@@ -40,8 +46,8 @@ class TokenGuard:
     """Lets a request through to `app` that carries the token and was meant for this very host and port.
 
     Host and Origin are checked because a web page anywhere can make a browser send requests to this machine; `origins`
-    are pages elsewhere that may. `knows` says whether a text is one of the named keys, which open everything but the
-    owner's own endpoints.
+    are pages elsewhere that may. `knows` says whether a text is one of the named keys, which open what is
+    listed in `OPEN`.
     """
 
     def __init__(
@@ -87,7 +93,7 @@ class TokenGuard:
         if not self._knows(key.decode("latin-1")):
             hint = "send the header Authorization: Bearer TOKEN; `agentd token`"
             return Unauthorised("the token is missing or wrong", hint=hint)
-        if any(f"{scope['path']}/".startswith(f"{place}/") for place in OWNERS):
+        if not _lies_in(scope["path"], OPEN) or _lies_in(scope["path"], OWNERS):
             return Denied(f"this key does not open {scope['path']}", hint="the token of the home does; `agentd token`")
         return None
 
@@ -106,6 +112,10 @@ class TokenGuard:
 
     def _listed(self) -> str:
         return ", ".join(sorted(f"{name}:{self._port}" for name in self._names))
+
+
+def _lies_in(path: str, places: Iterable[str]) -> bool:
+    return any(f"{path}/".startswith(f"{place}/") for place in places)
 
 
 def shown_key(scope: Message) -> bytes:

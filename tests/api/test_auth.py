@@ -12,6 +12,7 @@ from agentd.api.auth import Message, Receive, Send, TokenGuard, ensure_token
 from agentd.api.problems import answer
 from agentd.errors import Unauthorised
 from tests.api.asgi import call
+from tests.api.conftest import Served
 
 TOKEN = "right-token"
 GOOD = {"Host": "127.0.0.1:8765", "Authorization": f"Bearer {TOKEN}"}
@@ -83,6 +84,24 @@ def test_an_empty_token_lets_nobody_in(tmp_path: Path) -> None:
 def let_in_by(knows: str, path: str, headers: dict[str, str]) -> int:
     keyed = TokenGuard(inside, TOKEN, ["127.0.0.1"], 8765, answer, knows=lambda key: key == knows)
     return call(keyed, path, headers={"Host": "127.0.0.1:8765"} | headers).status
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/api", "/api/", "/api/tasks", "//api/tasks", "/API/tasks", "/api/../v1/models", "/./api", "/api;v1"),
+        *("/v1/config", "/v1/config/", "/v1x", "/toolsmith", "/", "", "/what-comes-next", "/docs"),
+    ],
+)
+def test_what_named_keys_open_is_listed_and_all_else_is_closed(path: str) -> None:
+    assert let_in_by("sk-editor", path, {"Authorization": "Bearer sk-editor"}) == 403
+
+
+def test_each_endpoint_is_open_to_named_keys_or_the_owners(served: Served) -> None:
+    paths = [*served.api.openapi()["paths"], "/ws/completions"]
+    shown = {"Authorization": "Bearer sk-editor"}
+    closed = {path for path in paths if let_in_by("sk-editor", path, shown) == 403}
+    assert closed == {path for path in paths if path.startswith("/api/") or path == "/v1/config"}
 
 
 def test_named_keys_open_all_but_the_owners_endpoints() -> None:
