@@ -76,7 +76,10 @@ def rendered(model: Model, request: ModelRequest) -> str:
 
 def counted(model: Model, request: ModelRequest) -> dict[str, Any]:
     """The tokens that a conversation has as a prompt. Raises what `rendered` does."""
-    found = model.tokenize(rendered(model, request), special=True, controls=True)  # type: ignore[attr-defined]
+    count = getattr(model, "tokenize", None)
+    if count is None:
+        raise Refused(f"{model.name} has no tokens that are known here", param="model")
+    found = count(rendered(model, request), special=True, controls=True)
     return {"object": "response.input_tokens", "input_tokens": len(found["tokens"])}
 
 

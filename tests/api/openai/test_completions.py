@@ -286,7 +286,9 @@ def test_models_that_are_not_there(talk: Make, echo: Echo) -> None:
 def test_paths_and_methods_that_are_not_there(talk: Make, echo: Echo) -> None:
     client = talk(model=echo).client
     assert error_of(client.get("/v1/nothing"))[::2] == (404, "not_found")
-    assert error_of(client.get("/v1/chat/completions"))[::2] == (405, "method_not_allowed")
+    wrong = client.get("/v1/chat/completions")
+    assert error_of(wrong)[::2] == (405, "method_not_allowed")
+    assert wrong.headers["allow"] == "POST"
     assert error_of(client.get("/v1/responses/resp_1"))[0] == 404
 
 
