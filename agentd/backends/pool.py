@@ -21,7 +21,7 @@ from agentd.backends.llama_cpp import LlamaModel
 from agentd.backends.scripted import ScriptedModel
 from agentd.backends.shape import Shape
 from agentd.config import ModelSettings
-from agentd.errors import Cancelled, Conflict, ModelError, ModelMissing, NotFound, OutOfMemory, TooSlow
+from agentd.errors import Cancelled, Conflict, ModelError, ModelMissing, NotFound, NotServed, OutOfMemory, TooSlow
 from agentd.events import EventKind
 from agentd.home import make_private
 from agentd.telemetry import get_logger
@@ -446,5 +446,5 @@ class PooledModel:
     def _llama(self) -> Iterator[LlamaModel]:
         with self._pool.lease(self._name, timeout=_PATIENCE, cancel=None) as model:
             if not isinstance(model, LlamaModel):
-                raise ModelError(f"{self._name} is a scripted model and has no tokens", hint="ask another model")
+                raise NotServed(f"{self._name} is a scripted model and has no tokens", hint="ask another model")
             yield model

@@ -258,7 +258,7 @@ class Router:
         """A model of this machine that can be asked about its tokens. Raises `ModelError`."""
         model: object = None if candidate.remote else self._found_here(candidate.name)
         if not isinstance(model, Tokens):
-            raise ModelError(f"{candidate.name} does not tell its tokens", hint="ask a model of this machine")
+            raise NotServed(f"{candidate.name} does not tell its tokens", hint="ask a model of this machine")
         return model
 
     def run(self, candidate: Candidate, call: Call, do: Callable[[Model], T]) -> T:

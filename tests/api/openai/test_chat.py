@@ -149,6 +149,26 @@ def test_streamed_calls_and_thoughts(talk: Make) -> None:
     assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
 
 
+class Quiet(Listener):
+    """Says nothing before the end."""
+
+    def chat(self, request: ModelRequest, *rest: Any) -> ModelReply:
+        return super().chat(request)
+
+
+def test_a_reply_that_comes_at_once_is_told_in_pieces(talk: Make) -> None:
+    tokens = tuple(TokenLogprob(token=text, logprob=-0.5) for text in ("yel", "low ", "it is"))
+    for more, wishes, pieces in (
+        ({}, {}, ["yellow", " it", " is"]),
+        ({"logprobs": tokens}, {"logprobs": True}, ["yel", "low ", "it is"]),
+    ):
+        reply = said("yellow it is", reasoning="so so", **more)
+        chunks = talk(model=Quiet(lambda request, reply=reply: reply)).chunks(**wishes)  # type: ignore[misc]
+        deltas = [chunk["choices"][0]["delta"] for chunk in chunks[1:-2]]
+        assert [delta["content"] for delta in deltas if "content" in delta] == pieces
+        assert [delta["reasoning_content"] for delta in deltas if "reasoning_content" in delta] == ["so", " so"]
+
+
 def test_several_replies_in_one_stream(talk: Make) -> None:
     chunks = talk("a", "b").chunks(n=2)[:-1]
     by_index: dict[int, list[Any]] = {0: [], 1: []}
