@@ -56,6 +56,8 @@ class Bridge:
         self._closed = False
         # Twice as many: a request may want several replies, and what is quick must not wait for what is slow.
         self._threads = ThreadPoolExecutor(max_workers=2 * seats, thread_name_prefix="reply")
+        # Apart from those, so that whoever comes while all replies are slow is told so and does not wait.
+        self._askers = ThreadPoolExecutor(max_workers=2 * seats, thread_name_prefix="ask")
 
     @contextmanager
     def seat(self) -> Iterator[None]:
@@ -63,16 +65,19 @@ class Bridge:
         if self._closed:
             raise _stopping()
         if self.taken >= self.seats:
-            raise Busy(
-                f"{self.taken} requests are being answered already",
-                hint="try again later, or raise api.requests_at_once",
-                retry_after=_RETRY_AFTER,
-            )
+            raise self._busy()
         self.taken += 1
         try:
             yield
         finally:
             self.taken -= 1
+
+    def _busy(self) -> Busy:
+        return Busy(
+            f"{self.taken} replies are being made already",
+            hint="try again later, or raise api.requests_at_once",
+            retry_after=_RETRY_AFTER,
+        )
 
     def close(self) -> None:
         """End what runs with an error that says why, because the daemon stops. For the thread of the event loop."""
@@ -83,11 +88,26 @@ class Bridge:
     async def call(self, do: Callable[..., T], *args: object) -> T:
         """The result of something that blocks."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, partial(copy_context().run, do, *args))
+        return await loop.run_in_executor(self._askers, partial(copy_context().run, do, *args))
 
     @asynccontextmanager
     async def generate(self, jobs: Sequence[Job], receive: Receive, *, stream: bool) -> AsyncIterator[Generation]:
-        """The jobs under way, until the block is left or `receive` says that the client has gone; then cancelled."""
+        """The jobs under way, until the block is left or `receive` says that the client has gone; then cancelled.
+
+        Each job beyond the first takes a seat of its own, or `Busy` is raised; only one that is alone may have more.
+        """
+        more = len(jobs) - 1
+        if more and self.taken > 1 and self.taken + more > self.seats:
+            raise self._busy()
+        self.taken += more
+        try:
+            async with self._under_way(jobs, receive, stream) as generation:
+                yield generation
+        finally:
+            self.taken -= more
+
+    @asynccontextmanager
+    async def _under_way(self, jobs: Sequence[Job], receive: Receive, stream: bool) -> AsyncIterator[Generation]:
         generation = Generation(asyncio.get_running_loop())
         watcher = asyncio.create_task(generation.watch(receive))
         self._live.add(generation)

@@ -222,6 +222,31 @@ def test_more_at_once_than_there_are_seats(talk: Make, two_seats: FastAPI) -> No
     run(talk, two_seats, model, act)
 
 
+def test_a_reply_takes_a_seat_and_not_a_request(talk: Make, two_seats: FastAPI) -> None:
+    model = Talker()
+
+    async def act(api: FastAPI) -> None:
+        alone = Client(api, n=9)  # more than there are threads
+        asking = asyncio.create_task(alone.ask())
+        await until(lambda: api.state.bridge.taken == 9)
+        late = Client(api)
+        await asyncio.wait_for(late.ask(), 5)
+        model.may_end.set()
+        await asking
+        assert (late.status, alone.status, api.state.bridge.taken) == (429, 200, 0)
+        model.may_end.clear()
+        one = Client(api)
+        asking = asyncio.create_task(one.ask())
+        await until(lambda: api.state.bridge.taken == 1)
+        many = Client(api, n=2)
+        await asyncio.wait_for(many.ask(), 5)
+        model.may_end.set()
+        await asking
+        assert (many.status, one.status, api.state.bridge.taken) == (429, 200, 0)
+
+    run(talk, two_seats, model, act)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_daemon_that_stops_says_so(talk: Make, two_seats: FastAPI, stream: bool) -> None:
     model = Talker(pieces=1)
