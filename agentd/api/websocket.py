@@ -7,6 +7,7 @@ what runs. An error is a message `{"error": {...}}`, and the next request may fo
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,6 +18,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from agentd.api.auth import Message
 from agentd.api.limits import MAX_BODY
+from agentd.api.openai import bridge as bridges
 from agentd.api.openai import chat, completions
 from agentd.api.openai.body import read_json
 from agentd.api.openai.bridge import Bridge, Generation, Job, Said
@@ -36,7 +38,8 @@ _DATA = "data: "
 async def talk(socket: WebSocket) -> None:
     """One request at a time until the client leaves."""
     await socket.accept()
-    with suppress(WebSocketDisconnect, RuntimeError):  # it may leave while something is sent to it
+    # It may leave while something is sent to it, or read nothing for too long.
+    with suppress(WebSocketDisconnect, RuntimeError, TimeoutError):
         while True:
             text = await _heard(socket)
             if text is None:
@@ -121,8 +124,13 @@ async def _send(socket: WebSocket, lines: Sequence[str]) -> None:
     """Events of a stream, each as a message."""
     for line in lines:
         if line.startswith(_DATA + "{"):
-            await socket.send_text(line.removeprefix(_DATA).strip())
+            await _send_text(socket, line.removeprefix(_DATA).strip())
 
 
 async def _say(socket: WebSocket, fields: dict[str, Any]) -> None:
-    await socket.send_text(json.dumps(fields))
+    await _send_text(socket, json.dumps(fields))
+
+
+async def _send_text(socket: WebSocket, text: str) -> None:
+    async with asyncio.timeout(bridges.PATIENCE):
+        await socket.send_text(text)

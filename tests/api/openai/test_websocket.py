@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from fastapi.testclient import TestClient
 
+from agentd.api.openai import bridge as bridges
 from agentd.api.problems import answer
 from agentd.api.rate import RateLimit
 from tests.api.openai.conftest import ASKED, Talk
@@ -71,3 +74,22 @@ def test_requests_over_it_are_counted(talk: Callable[..., Talk]) -> None:
         assert until_done(socket)[-1]["done"]
         socket.send_json({"prompt": "b"})
         assert until_done(socket)[-1]["error"]["code"] == "rate_limit_exceeded"
+
+
+def test_a_client_that_reads_nothing_gives_its_seat_back(
+    talk: Callable[..., Talk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bridges, "PATIENCE", 0.2)
+    served: Any = talk("one two three").client
+    heard = [{"type": "websocket.connect"}, {"type": "websocket.receive", "text": '{"prompt": "a"}'}]
+
+    async def receive() -> Any:
+        return heard.pop(0) if heard else await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        if message["type"] == "websocket.send":
+            await asyncio.Event().wait()
+
+    scope = {"type": "websocket", "path": "/ws/completions", "headers": [], "query_string": b"", "subprotocols": []}
+    asyncio.run(asyncio.wait_for(served.app(scope, receive, send), 10))
+    assert served.app.state.bridge.taken == 0
