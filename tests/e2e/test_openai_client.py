@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
+import httpx2
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
@@ -359,3 +360,18 @@ def test_many_at_once(base: dict[str, Any]) -> None:
             return await asyncio.gather(*(ask(client, number) for number in range(30)))
 
     assert set(asyncio.run(all_of_them())) <= {"answered", "refused"}
+
+
+def test_a_place_is_busy_while_it_serves(client: OpenAI, base: dict[str, Any]) -> None:
+    root, headers = base["base_url"].removesuffix("/v1"), {"Authorization": f"Bearer {base['api_key']}"}
+
+    def busy() -> int:
+        return sum(slot["is_processing"] for slot in httpx2.get(f"{root}/slots", headers=headers).json())
+
+    stream = client.completions.create(
+        model=MODEL, prompt="One two three", max_tokens=300, stream=True, extra_body={"ignore_eos": True}
+    )
+    next(iter(stream))
+    assert busy() == 1
+    stream.close()
+    wait_for(lambda: busy() == 0)

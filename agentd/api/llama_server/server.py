@@ -40,7 +40,7 @@ def props(core: Core, model: Annotated[str | None, Query()] = None) -> dict[str,
 def slots(core: Core, model: Annotated[str | None, Query()] = None) -> list[dict[str, Any]]:
     """The places at a model, and which of them are taken."""
     row = _row(core, model)
-    busy = sum(each.get("running", 0) for each in core.models.loaded() if each["model"] == row["name"])
+    busy = sum(each["requests"] for each in core.models.loaded() if each["model"] == row["name"])
     return [{"id": number, "n_ctx": row["context"], "is_processing": number < busy} for number in range(_places(row))]
 
 
