@@ -104,7 +104,7 @@ def text(tokens: int, seed: object) -> str:
     """About so many tokens of a text that nobody has seen."""
     chance = random.Random(str(seed))
     words = VOCABULARY.split()
-    return " ".join(chance.choice(words) for _ in range(int(tokens / 1.45)))
+    return " ".join(chance.choice(words) for _ in range(tokens))  # each of these words is one token
 
 
 def at_once(jobs: Sequence[Callable[[], Heard]]) -> tuple[list[Heard], float]:
@@ -194,13 +194,14 @@ def growing(server: Server, run: object) -> float:
 
 
 @contextmanager
-def ours(gguf: Path) -> Iterator[Server]:
+def ours(gguf: Path, requantise: str = "") -> Iterator[Server]:
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder) / "home")
         init_home(home.home)
         home.config_path.write_text("[api]\ntcp = true\nport = 0\n", encoding="utf-8")
         roles = "\n".join(f'{role} = ["bench"]' for role in ROLES)
         entry = f"[models.bench]\nfile = {json.dumps(str(gguf))}\ncontext = {CONTEXT}\n"
+        entry += f'requantise = "{requantise}"\n' if requantise else ""
         (home.models_dir / "catalog.toml").write_text(f"[roles]\n{roles}\n{entry}", encoding="utf-8")
         with _running([sys.executable, "-m", "agentd.daemon", "--home", str(home.home)], Path(folder) / "log"):
             url = _wait_for(lambda: home.url_path.read_text(encoding="utf-8").strip())
@@ -212,10 +213,11 @@ def ours(gguf: Path) -> Iterator[Server]:
 
 @contextmanager
 def peer(gguf: Path) -> Iterator[Server]:
-    """llama-cpp-python's server, as it comes."""
+    """llama-cpp-python's server."""
     port = _free_port()
     argv = [sys.executable, "-m", "llama_cpp.server", "--model", str(gguf), "--n_ctx", str(CONTEXT)]
-    argv += ["--port", str(port), "--host", "127.0.0.1"]
+    # As it comes, a new request breaks off the one that is being answered, and says nothing of it.
+    argv += ["--port", str(port), "--host", "127.0.0.1", "--interrupt_requests", "false"]
     yield from _with_log(argv, Server("llama_cpp.server", f"http://127.0.0.1:{port}", "bench"))
 
 
@@ -307,16 +309,20 @@ def main() -> int:
     parser.add_argument(
         "--llama-server", metavar="PROGRAM", default=found, help="measure llama.cpp's own server as well"
     )
+    parser.add_argument("--as-is", action="store_true", help="agentd reads the file as it came, too")
     parser.add_argument("--runs", type=int, default=3, help="repetitions of the short scenarios")
-    parser.add_argument("--turns", type=int, default=4, help="of each conversation")
+    parser.add_argument("--turns", type=int, default=3, help="of each conversation")
     given = parser.parse_args()
     folder = defaults_dir() / "models"
-    gguf = given.model or Catalog.load(folder, folder).entry("smollm2-135m").available
+    entry = Catalog.load(folder, folder).entry("smollm2-135m")
+    gguf = given.model or entry.available
     if gguf is None:
         sys.exit("there is no model\nhint: scripts/setup dev, or --model FILE")
-    print(f"{gguf.name}, {os.cpu_count()} cores", flush=True)
+    made = "" if given.as_is or given.model else entry.requantise or ""
+    how = f"; agentd makes {made} of it, as its catalog says" if made else ""
+    print(f"{gguf.name}, {os.cpu_count()} cores{how}", flush=True)
     with ExitStack() as stack:
-        us, them = stack.enter_context(ours(gguf)), stack.enter_context(peer(gguf))
+        us, them = stack.enter_context(ours(gguf, made)), stack.enter_context(peer(gguf))
         other = stack.enter_context(llama_server(gguf, given.llama_server)) if given.llama_server else None
         return 0 if measure(us, them, other, runs=given.runs, turns=given.turns) else 1
 
