@@ -200,6 +200,18 @@ class ToolMisused(ToolFailed):
     code = "tool.misused"
 
 
+class SandboxUnavailable(AgentdError):
+    """This machine does not hold untrusted code as far as is configured, so none is run."""
+
+    code = "sandbox.unavailable"
+
+
+class PluginRefused(AgentdError):
+    """A plugin did not pass the gate, or is not what was signed; the message names the evidence."""
+
+    code = "plugin.refused"
+
+
 class Denied(AgentdError):
     """Policy says no."""
 
