@@ -59,10 +59,10 @@ def test_twenty_kills_at_random_moments_lose_and_double_nothing(fresh: Agentd, t
     time.sleep(max(0.0, datetime.fromisoformat(start).timestamp() - time.time()))
     chance = random.Random(20)
     for _ in range(KILLS):
-        before = written(folders)
-        daemon = fresh.start("serve")
         # By work and not by time, so that a quick machine is not done before the last kill.
-        wait_for(lambda more=chance.randint(1, MOST_IN_A_LIFE), before=before: written(folders) >= before + more)
+        enough = written(folders) + chance.randint(1, MOST_IN_A_LIFE)
+        daemon = fresh.start("serve")
+        wait_for(lambda enough=enough: written(folders) >= enough)
         time.sleep(chance.uniform(0.0, 0.02))
         daemon.kill()
         daemon.communicate()

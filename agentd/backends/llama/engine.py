@@ -13,6 +13,7 @@ import llama_cpp as lib
 
 from agentd.backends import gguf_file
 from agentd.backends.chat_template import ChatTemplate, Piece, opens_thought
+from agentd.backends.llama.context import has_bf16
 from agentd.backends.llama.decoder import Decoder
 from agentd.backends.llama.desk import Desk
 from agentd.backends.llama.embedding import Embedder
@@ -91,7 +92,8 @@ class Engine:
         """What must be the same so that saved states can be read back."""
         files = [(file.name, file.stat()) for file in (self._source, *self._spec.loras)]
         facts = [[name, status.st_size, status.st_mtime_ns] for name, status in files]
-        return {"files": facts, "kv_type": self._spec.kv_type, "gpu": self._gpu, "library": lib.__version__}
+        held = {"kv_type": self._spec.kv_type, "bf16": has_bf16(), "gpu": self._gpu}
+        return {"files": facts, **held, "library": lib.__version__}
 
     # requests, in the threads of clerks -------------------------------------------------------------------------------
 
