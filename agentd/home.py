@@ -49,6 +49,11 @@ class Places:
         return self.state_dir / "vault.key"
 
     @property
+    def plugin_key_path(self) -> Path:
+        """What signs the plugins of this home."""
+        return self.state_dir / "plugins.key"
+
+    @property
     def url_path(self) -> Path:
         """Where a daemon that listens on TCP leaves its address."""
         return self.state_dir / "url"

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import re
 import secrets
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from agentd.errors import BadInput, DiskFull, NotFound, StoreError
-from agentd.home import write_private
+from agentd.errors import BadInput, NotFound, StoreError
+from agentd.security.key_file import KeyFile
 from agentd.store.db import Database
 from agentd.types import Clock
 
 MAX_BYTES = 16 * 1024
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]{0,99}")
-_KEY_BYTES = 32
 _NONCE_BYTES = 12
 
 
@@ -38,7 +34,11 @@ class Vault:
     def __init__(self, db: Database, clock: Clock, key_path: Path) -> None:
         self._db = db
         self._clock = clock
-        self._path = key_path
+        self._file = KeyFile(
+            key_path,
+            "the vault",
+            hint="bring it back from a backup; else remove every secret (`agentd secret rm`) and set them anew",
+        )
 
     def set(self, name: str, value: str) -> None:
         """Keep a secret, in place of an older one. Raises `BadInput`, and `StoreError` when the key cannot be used."""
@@ -65,7 +65,7 @@ class Vault:
             data = AESGCM(self._key()).decrypt(row["nonce"], row["sealed"], name.encode())
         except (InvalidTag, ValueError):
             raise StoreError(
-                f"the secret {name} cannot be opened: it was changed, or {self._path} is not its key",
+                f"the secret {name} cannot be opened: it was changed, or {self._file.path} is not its key",
                 hint=f"bring back the right key file, or set the secret again: agentd secret set {name}",
             ) from None
         return data.decode("utf-8", "surrogatepass")
@@ -83,36 +83,12 @@ class Vault:
                 raise NotFound(f"there is no secret {name[:100]!r}", hint=f"there are {known}" if known else "")
 
     def _key(self, *, make: bool = False) -> bytes:
-        try:
-            key = bytes.fromhex(self._path.read_text(encoding="ascii").strip())
-            mode = stat.S_IMODE(self._path.stat().st_mode)
-        except FileNotFoundError:
-            if not make or self.names():
-                raise StoreError(
-                    f"the key of the vault is gone: {self._path}",
-                    hint="bring it back from a backup; else remove every secret (`agentd secret rm`) and set them anew",
-                ) from None
-            return self._make_key()
-        except (OSError, ValueError) as error:
-            raise StoreError(f"the key of the vault cannot be read: {self._path}: {error}") from None
-        if len(key) != _KEY_BYTES:
-            raise StoreError(f"{self._path} is no key of a vault", hint="bring it back from a backup")
-        if os.name == "posix" and mode & 0o077:
-            raise StoreError(
-                f"others can read the key of the vault: {self._path}", hint="chmod 600 it, and change what was sealed"
-            )
-        return key
-
-    def _make_key(self) -> bytes:
-        key = secrets.token_bytes(_KEY_BYTES)
-        try:
-            write_private(self._path, key.hex() + "\n")  # what is sealed with it must not outlive it
-        except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            kind = DiskFull if full else StoreError
-            hint = "free some space" if full else "see to the folder's rights"
-            raise kind(f"the key of the vault cannot be written: {self._path}: {error.strerror}", hint=hint) from None
-        return key
+        key = self._file.read()
+        if key is not None:
+            return key
+        if not make or self.names():
+            raise self._file.gone()
+        return self._file.make()
 
 
 def _check_name(name: str) -> None:

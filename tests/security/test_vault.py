@@ -102,7 +102,7 @@ def _swapped_rows(path: Path) -> None:
     ("harm", "said"),
     [
         (_another_key, "is not its key"),
-        (_short_key, "no key of a vault"),
+        (_short_key, "no key of the vault"),
         (_no_hex, "cannot be read"),
         (_no_key, "is gone"),
         (_open_key, "others can read"),
@@ -151,7 +151,7 @@ def test_a_full_disk_leaves_no_half_key(vault: Vault, path: Path) -> None:
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))  # no file may grow beyond ten bytes
         with pytest.raises(StoreError):
-            vault._make_key()
+            vault._file.make()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
