@@ -24,6 +24,8 @@ class Shape(Enum):
     """A command."""
     HOST = "host"
     """A server, as HOST:PORT."""
+    NAME = "name"
+    """Something of this home that has a name, such as a plugin."""
     BARE = "bare"
     """Nothing that a rule could tell apart."""
 
@@ -40,6 +42,10 @@ KINDS: dict[str, Shape] = {
     "check.exec": Shape.ARGV,
     "model.send": Shape.HOST,
     "model.pull": Shape.HOST,
+    "net.connect": Shape.HOST,
+    "plugin.install": Shape.NAME,
+    "plugin.call": Shape.NAME,
+    "plugin.read": Shape.NAME,
 }
 """Every kind of action that a rule can name."""
 
@@ -52,6 +58,7 @@ _SEPARATORS = re.compile(r"[=:,@]")
 _DRIVE = re.compile(r"[A-Za-z]:")
 _UP = re.compile(r"(?:^|[/\\])\.\.[ .]*(?:[/\\]|$)")
 _PLAIN = re.compile(r"[a-z0-9_+-]+(?:[./][a-z0-9_+-]+)*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _AWAY = re.compile(r"[/~]|\\\\|[A-Za-z]:[\\/]")
 
 
@@ -64,7 +71,7 @@ class Subject:
     line: str = ""
     """The words of a command, each ended by NUL, the first being `program`."""
     paths: tuple[str, ...] = ()
-    """Folded: the path, or whatever in a command's words may be one."""
+    """Folded: the path or name, or whatever in a command's words may be a path."""
     host: str = ""
     """HOST:PORT."""
     outside: bool = False
@@ -97,6 +104,8 @@ def subject_of(action: Action) -> Subject:
     shape = KINDS.get(action.kind, Shape.BARE)
     if shape is Shape.PATH:
         return _path_subject(action.target)
+    if shape is Shape.NAME:
+        return _name_subject(action.target)
     if shape is Shape.ARGV:
         return _command_subject(action.argv)
     if shape is Shape.HOST:
@@ -125,6 +134,12 @@ def _path_subject(path: str) -> Subject:
         return Subject(malformed="A path must not be empty, hold a NUL or be longer than any file system takes.")
     outside = path[0] in "/~\\" or _DRIVE.match(path) is not None or _goes_up(path)
     return Subject(paths=(fold(path),), outside=outside)
+
+
+def _name_subject(name: str) -> Subject:
+    if not _NAME.fullmatch(name):
+        return Subject(malformed="A name has letters, digits, dashes and underscores, at most 64.")
+    return Subject(paths=(name.casefold(),))
 
 
 def _host_subject(target: str) -> Subject:

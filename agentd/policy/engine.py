@@ -32,6 +32,17 @@ OWN_HOME = Decision(
 )
 
 
+_LEAVING = {
+    "model.send": "lets data leave for",
+    "model.pull": "lets files come from",
+    "net.connect": "lets plugins reach",
+}
+_RULE = (
+    '- {{match: {{action: {kind}, name: ["*"]}}, decision: allow, because: "Plugins work here.", '
+    'examples: {{match: ["a_plugin"], not_match: [git.commit]}}}}'
+)
+
+
 class _Situation(NamedTuple):
     kind: str
     level: AccessLevel
@@ -114,10 +125,14 @@ class PolicyEngine:
         if action.kind not in KINDS:
             return f"No rule knows the action {action.kind!r}, and what no rule allows is denied."
         if KINDS[action.kind] is Shape.HOST:
-            what = "lets data leave for" if action.kind == "model.send" else "lets files come from"
             return (
-                f"No rule {what} {subject.host}, and what no rule allows is denied; "
+                f"No rule {_LEAVING[action.kind]} {subject.host}, and what no rule allows is denied; "
                 f"a rule for {action.kind} in policies/default.yaml can allow it."
+            )
+        if KINDS[action.kind] is Shape.NAME and not any(action.kind in rule.match.kinds for rule in self.rules):
+            return (
+                f"No rule of this home speaks of {action.kind}, as in homes that are older than plugins; "
+                f"this line below a level of policies/levels.yaml allows it: {_RULE.format(kind=action.kind)}"
             )
         here = self.levels[level].name
         for higher in self.levels[level + 1 :]:

@@ -19,6 +19,8 @@ from agentd.types import AccessLevel, Action, Decision, Origin, Ruling
 _RISKS = {Ruling.ALLOW: 10, Ruling.ASK: 50, Ruling.DENY: 90}
 """Where a rule names none."""
 
+_PATTERNS = ("argv", "path", "host", "name")
+
 Span = tuple[AccessLevel, AccessLevel]
 _ALL: Span = (min(AccessLevel), max(AccessLevel))
 
@@ -35,6 +37,7 @@ class Match:
     """The only programs that `argv` can match; None when it does not list them."""
     argv: re.Pattern[str] | None = None
     path: re.Pattern[str] | None = None
+    """Of a path, or of the name that an action is about."""
     not_path: re.Pattern[str] | None = None
     host: re.Pattern[str] | None = None
     shown: str = ""
@@ -133,7 +136,7 @@ def _rule(document: Document, node: Node, level: AccessLevel | None) -> Rule:
 
 
 def _match(document: Document, node: Node, ruling: Ruling, level: AccessLevel | None) -> Match:
-    optional = ("argv", "flags", "operands", "path", "not_path", "host", "level", "origin")
+    optional = ("argv", "flags", "operands", "path", "not_path", "name", "host", "level", "origin")
     parts = document.entries(node, "match", ("action",), optional)
     kinds = _kinds(document, parts["action"])
     shapes = {KINDS[kind] for kind in kinds}
@@ -146,10 +149,10 @@ def _match(document: Document, node: Node, ruling: Ruling, level: AccessLevel | 
         origins=_origins(document, parts.get("origin")),
         programs=programs_of(_words(document, parts["argv"])[0]) if "argv" in parts else None,
         argv=_argv(document, parts) if "argv" in parts else None,
-        path=_globs(document, parts["path"]) if "path" in parts else None,
+        path=_globs(document, places) if (places := parts.get("path") or parts.get("name")) else None,
         not_path=_globs(document, parts["not_path"]) if "not_path" in parts else None,
         host=_hosts(document, parts["host"]) if "host" in parts else None,
-        shown=_shown(parts.get("argv") or parts.get("path") or parts.get("host")),
+        shown=_shown(next((parts[key] for key in _PATTERNS if key in parts), None)),
     )
 
 
@@ -165,14 +168,18 @@ def _check_shape(document: Document, node: Node, parts: dict[str, Node], shapes:
     """Each kind of action has its own pattern; one that could never fit, or would fit too much, is a mistake."""
     if "argv" in parts and shapes != {Shape.ARGV}:
         document.fail(parts["argv"], "argv is for actions that run a command")
-    if "path" in parts and shapes & {Shape.BARE, Shape.HOST}:
+    if "path" in parts and shapes & {Shape.BARE, Shape.HOST, Shape.NAME}:
         document.fail(parts["path"], "path is for actions on files and commands")
+    if "name" in parts and shapes != {Shape.NAME}:
+        document.fail(parts["name"], "name is for actions on what has a name, such as plugins")
     if "host" in parts and shapes != {Shape.HOST}:
         document.fail(parts["host"], "host is for actions on servers")
     if "path" in parts and Shape.ARGV in shapes and ruling is Ruling.ALLOW:
         document.fail(parts["path"], "a command is not allowed by one path that it names", "allow it by argv")
-    if shapes != {Shape.BARE} and not parts.keys() & {"argv", "path", "host"}:
-        document.fail(node, "match lacks a pattern", "add path, argv ('**' means any) or, for servers, host")
+    if shapes != {Shape.BARE} and not parts.keys() & set(_PATTERNS):
+        document.fail(
+            node, "match lacks a pattern", "add path, argv ('**' means any), host (servers) or name (plugins)"
+        )
     for key, needed in (("flags", "argv"), ("operands", "argv"), ("not_path", "path")):
         if key in parts and needed not in parts:
             document.fail(parts[key], f"{key} needs {needed}")

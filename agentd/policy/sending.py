@@ -23,6 +23,11 @@ def check_pulling(policy: PolicyEngine, host: str, port: int) -> None:
     _check(policy, PULL, "no model may come from", _target(host, port))
 
 
+def connecting_rule(host: str, port: int) -> str:
+    """How an owner allows plugins to reach a server."""
+    return _how_to_allow("net.connect", _target(host, port))
+
+
 def _check(policy: PolicyEngine, kind: str, words: str, target: str) -> None:
     decision = policy.decide(Action(kind=kind, target=target), level=AccessLevel.READ_ONLY)
     if decision.ruling is not Ruling.ALLOW:

@@ -40,9 +40,9 @@ def test_no_match_is_deny(load: Load) -> None:
         decision = engine.decide(action, level=AccessLevel.EXTENDED_SHELL)
         assert (decision.ruling, decision.rule) == (Ruling.DENY, "default")
         assert "no rule allows" in decision.because
-    unknown = engine.decide(Action(kind="net.connect", target="host"), level=AccessLevel.EXTENDED_SHELL)
+    unknown = engine.decide(Action(kind="net.listen", target="host"), level=AccessLevel.EXTENDED_SHELL)
     assert unknown.ruling is Ruling.DENY
-    assert "net.connect" in unknown.because
+    assert "net.listen" in unknown.because
 
 
 def test_a_rule_holds_at_its_levels_and_origins(load: Load) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from agentd.errors import PolicyError
 from agentd.policy.engine import PolicyEngine
-from agentd.types import Origin, Ruling
+from agentd.types import AccessLevel, Action, Origin, Ruling
 
 Load = Callable[..., PolicyEngine]
 
@@ -137,3 +137,24 @@ def test_a_command_is_not_allowed_by_a_path(load: Load) -> None:
             "- match: {action: shell.exec, path: ['**']}\n  decision: allow\n  because: b\n"
             "  examples: {match: [ls a], not_match: [fs.read a]}\n"
         )
+
+
+def test_names_have_patterns_of_their_own(load: Load) -> None:
+    rule = "- {{match: {{action: plugin.call, {pattern}}}, decision: allow, because: b, examples: {{match: [csv_a], not_match: [x]}}}}"
+    engine = load(rule.format(pattern="name: ['csv_*']"))
+    for name, ruling in (
+        ("csv_b", Ruling.ALLOW),
+        ("CSV_B", Ruling.ALLOW),
+        ("b", Ruling.DENY),
+        ("csv_a/../b", Ruling.DENY),
+    ):
+        assert engine.decide(Action(kind="plugin.call", target=name), level=AccessLevel.READ_ONLY).ruling is ruling
+    for wrong in ("path: ['csv_*']", "host: 'csv:1'", "argv: ['csv_*']"):
+        with pytest.raises(PolicyError):
+            load(rule.format(pattern=wrong))
+
+
+def test_a_home_without_rules_for_plugins_is_told_which_to_add(load: Load) -> None:
+    decision = load("[]").decide(Action(kind="plugin.call", target="x"), level=AccessLevel.READ_ONLY)
+    line = decision.because.partition("allows it: ")[2]
+    assert load(line).decide(Action(kind="plugin.call", target="x"), level=AccessLevel.READ_ONLY).ruling is Ruling.ALLOW

@@ -194,3 +194,28 @@ def test_the_examples_of_allow_rules_are_really_allowed(engine: PolicyEngine) ->
 def test_levels_are_described(engine: PolicyEngine) -> None:
     assert [level.level for level in engine.levels] == list(AccessLevel)
     assert all(level.name and level.about and level.rules for level in engine.levels)
+
+
+# plugins: what they touch is judged by itself ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "first"),
+    [("plugin.call csv_to_json", 0), ("plugin.read release-notes", 0), ("plugin.install csv_to_json", 1)],
+)
+def test_plugins_work_from_a_level_on(engine: PolicyEngine, line: str, first: int) -> None:
+    action = action_of(line)
+    assert [level for level in AccessLevel if engine.decide(action, level=level).ruling is Ruling.ALLOW][0] == first
+
+
+@pytest.mark.parametrize(
+    "line", ["plugin.call", "plugin.call a b", "plugin.call ../x", "plugin.call a*", "plugin.install x/y"]
+)
+def test_what_is_no_name_is_denied(engine: PolicyEngine, line: str) -> None:
+    assert set(rulings(engine, action_of(line))) == {Ruling.DENY}
+
+
+def test_plugins_reach_no_server_before_a_rule_says_so(engine: PolicyEngine) -> None:
+    for host in ("api.weather.example:443", "127.0.0.1:80", "localhost:443"):
+        decision = engine.decide(Action(kind="net.connect", target=host), level=AccessLevel.EXTENDED_SHELL)
+        assert (decision.ruling, "net.connect" in decision.because) == (Ruling.DENY, True), host
