@@ -27,6 +27,10 @@ class EventKind(StrEnum):
     MODEL_SHRUNK = "ModelShrunk"
     MODEL_SWITCHED = "ModelSwitched"
     ANSWER_GIVEN = "AnswerGiven"
+    PLUGIN_INSTALLED = "PluginInstalled"
+    PLUGIN_JUDGED = "PluginJudged"
+    PLUGIN_ROLLED_BACK = "PluginRolledBack"
+    PLUGIN_REMOVED = "PluginRemoved"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
