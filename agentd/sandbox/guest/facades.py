@@ -1,308 +1,181 @@
-"""The modules that a plugin may import, as tables of names; what leads out of the sandbox stands in none of them."""
+"""The modules that a plugin may import: façades, with just the names that stand here, never a module itself."""
 
 from __future__ import annotations
 
-import abc
-import base64
-import binascii
-import bisect
-import calendar
-import cmath
-import collections
-import colorsys
-import configparser
-import contextlib
-import copy
-import csv
-import dataclasses
-import datetime
-import decimal
-import difflib
-import enum
-import fnmatch
-import fractions
-import functools
-import hashlib
-import heapq
-import html
-import html.parser
-import io
-import itertools
-import json
-import math
-import numbers
-import operator
-import posixpath
-import pprint
-import random
-import re
-import shlex
-import statistics
-import string
-import struct
-import textwrap
-import time
-import tomllib
-import typing
-import unicodedata
-import urllib.parse
-import uuid
-import zlib
-from collections.abc import Callable, Iterable, Mapping
-from types import FunctionType, ModuleType
-from typing import Any
-from xml.etree import ElementTree
+import importlib
+import types
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
-from .guards import Facade, Opened
+from .guards import CLASSES, Function
+from .outside import CURRENT, request
+from .replacements import GRANTED, REPLACED
 
-MAX_UNPACKED = 50_000_000
-"""Bytes that `zlib.decompress` gives at most."""
-MAX_PATTERN = 2_000
-"""Characters of a regular expression."""
+# What is taken from the standard library as it is. Left out: what opens files by itself, walks attributes by a name
+# that it is told (`attrgetter`), or sets them (`wraps`); `replacements` has some of these in a form that can be given.
+_TAKEN: Final = """
+abc: ABC abstractmethod
+base64: b64encode b64decode b32encode b32decode b16encode b16decode b85encode b85decode a85encode a85decode
+base64: urlsafe_b64encode urlsafe_b64decode standard_b64encode standard_b64decode encodebytes decodebytes
+binascii: hexlify unhexlify b2a_hex a2b_hex b2a_base64 a2b_base64 crc32 crc_hqx Error Incomplete
+bisect: bisect bisect_left bisect_right insort insort_left insort_right
+calendar: Calendar TextCalendar HTMLCalendar MONDAY TUESDAY WEDNESDAY THURSDAY FRIDAY SATURDAY SUNDAY isleap leapdays
+calendar: weekday monthrange monthcalendar month_name month_abbr day_name day_abbr timegm month calendar
+cmath: acos asin atan cos cosh e exp inf isclose isfinite isinf isnan log log10 nan phase pi polar rect sin sqrt tan tau
+collections: Counter OrderedDict defaultdict deque ChainMap UserDict UserList
+collections.abc: Callable Collection Container Generator Hashable ItemsView Iterable Iterator KeysView Mapping
+collections.abc: MappingView MutableMapping MutableSequence MutableSet Reversible Sequence Set Sized ValuesView
+colorsys: rgb_to_hls hls_to_rgb rgb_to_hsv hsv_to_rgb rgb_to_yiq yiq_to_rgb
+contextlib: suppress closing nullcontext ExitStack
+copy: copy deepcopy Error
+csv: reader writer DictReader DictWriter Sniffer Dialect excel excel_tab unix_dialect Error QUOTE_ALL QUOTE_MINIMAL
+csv: QUOTE_NONNUMERIC QUOTE_NONE
+dataclasses: field asdict astuple replace fields is_dataclass FrozenInstanceError MISSING
+datetime: date datetime time timedelta timezone tzinfo MINYEAR MAXYEAR UTC
+decimal: Decimal Context getcontext setcontext localcontext BasicContext ExtendedContext DecimalException
+decimal: InvalidOperation DivisionByZero Inexact Rounded Clamped Overflow Underflow ROUND_UP ROUND_DOWN ROUND_CEILING
+decimal: ROUND_FLOOR ROUND_HALF_UP ROUND_HALF_DOWN ROUND_HALF_EVEN ROUND_05UP
+difflib: SequenceMatcher Differ HtmlDiff get_close_matches unified_diff context_diff ndiff restore IS_LINE_JUNK
+difflib: IS_CHARACTER_JUNK
+enum: auto
+fnmatch: fnmatch fnmatchcase filter translate
+fractions: Fraction
+functools: reduce partial lru_cache cache cmp_to_key
+graphlib: TopologicalSorter CycleError
+hashlib: md5 sha1 sha224 sha256 sha384 sha512 sha3_224 sha3_256 sha3_384 sha3_512 blake2b blake2s new
+heapq: heappush heappop heapify heappushpop heapreplace merge nlargest nsmallest
+hmac: new digest compare_digest
+html: escape unescape
+html.entities: html5 name2codepoint codepoint2name
+html.parser: HTMLParser
+io: StringIO BytesIO TextIOWrapper SEEK_SET SEEK_CUR SEEK_END UnsupportedOperation
+ipaddress: ip_address ip_network ip_interface IPv4Address IPv4Network IPv4Interface IPv6Address IPv6Network
+ipaddress: IPv6Interface AddressValueError NetmaskValueError summarize_address_range collapse_addresses
+itertools: accumulate batched chain combinations combinations_with_replacement compress count cycle dropwhile filterfalse
+itertools: groupby islice pairwise permutations product repeat starmap takewhile tee zip_longest
+json: loads dumps load dump JSONDecodeError JSONEncoder JSONDecoder
+keyword: iskeyword issoftkeyword kwlist softkwlist
+math: acos acosh asin asinh atan atan2 atanh cbrt ceil comb copysign cos cosh degrees dist e erf erfc exp exp2 expm1 fabs
+math: factorial floor fmod frexp fsum gamma gcd hypot inf isclose isfinite isinf isnan isqrt lcm ldexp lgamma log log10
+math: log1p log2 modf nan nextafter perm pi pow prod radians remainder sin sinh sqrt sumprod tan tanh tau trunc ulp
+numbers: Number Complex Real Rational Integral
+operator: abs add and_ concat contains countOf delitem eq floordiv ge getitem gt iadd index indexOf inv invert is_ is_not
+operator: itemgetter le length_hint lshift lt matmul mod mul ne neg not_ or_ pos pow rshift sub truediv truth xor
+operator: isub imul ior iand
+os.path: join basename dirname splitext split normpath commonprefix commonpath isabs normcase sep extsep
+pprint: pformat
+re: A ASCII DOTALL I IGNORECASE M MULTILINE S U UNICODE VERBOSE X NOFLAG Match Pattern error escape purge
+shlex: quote join
+statistics: mean fmean geometric_mean harmonic_mean median median_low median_high median_grouped mode multimode pstdev
+statistics: pvariance stdev variance quantiles covariance correlation linear_regression NormalDist StatisticsError
+string: ascii_letters ascii_lowercase ascii_uppercase capwords digits hexdigits octdigits printable punctuation
+string: whitespace Template
+struct: pack unpack pack_into unpack_from iter_unpack calcsize Struct error
+textwrap: wrap fill shorten dedent indent TextWrapper
+time: time perf_counter monotonic gmtime localtime strftime strptime mktime struct_time
+tomllib: loads load TOMLDecodeError
+types: MappingProxyType
+unicodedata: bidirectional category combining decimal decomposition digit east_asian_width is_normalized lookup mirrored
+unicodedata: name normalize numeric unidata_version
+urllib.parse: quote quote_plus quote_from_bytes unquote unquote_plus unquote_to_bytes urlencode urljoin urlparse urlsplit
+urllib.parse: urlunparse urlunsplit urldefrag parse_qs parse_qsl ParseResult SplitResult
+uuid: UUID uuid3 uuid5 NAMESPACE_DNS NAMESPACE_URL NAMESPACE_OID NAMESPACE_X500
+zlib: adler32 crc32 compress error
+"""
 
-_WHOLE = {
-    "math": math,
-    "cmath": cmath,
-    "itertools": itertools,
-    "bisect": bisect,
-    "heapq": heapq,
-    "unicodedata": unicodedata,
-    "colorsys": colorsys,
-    "statistics": statistics,
-    "fractions": fractions,
-    "difflib": difflib,
-    "html": html,
-    "base64": base64,
-    "binascii": binascii,
-    "calendar": calendar,
-    "textwrap": textwrap,
-    "numbers": numbers,
-    "tomllib": tomllib,
-    "struct": struct,
-    "shlex": shlex,
+
+class Facade:
+    """A module as a plugin sees it: names, and nothing else. It has no `__name__`, by which `from x import y` would
+    find real modules."""
+
+    __slots__ = ("_content",)
+
+    def __init__(self, name: str, names: Mapping[str, Any]) -> None:
+        object.__setattr__(self, "_content", (name, names))
+
+    def __getattribute__(self, wanted: str) -> Any:
+        name, names = _content(self)
+        if wanted in names:
+            return names[wanted]
+        raise AttributeError(f"module {name!r} has no {wanted!r} here; it has {', '.join(sorted(names))[:1_000]}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError("a module cannot be changed")
+
+    def __repr__(self) -> str:
+        return f"<module {_content(self)[0]!r}>"
+
+
+_content: Callable[[Any], tuple[str, Mapping[str, Any]]] = Facade.__dict__["_content"].__get__
+
+
+class _Tested(dict[str, Any]):
+    """The names of the façade `plugin`: every public one is a function of the plugin that is tested."""
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and not name.startswith("_")
+
+    def __missing__(self, name: str) -> Any:
+        return Function(lambda **args: _call_tested(self["Error"], name, args))
+
+
+def _call_tested(error: type[Exception], entry: str, args: dict[str, Any]) -> Any:
+    try:
+        return request("plugin.call", entry=entry, args=args)
+    except Exception as failure:
+        raise error(str(failure)) from None
+
+
+def given(value: Any) -> Any:
+    """A thing of the host in the form in which a plugin may hold it."""
+    if isinstance(value, type):
+        CLASSES.add(value)
+        return value
+    return Function(value) if callable(value) and isinstance(value, _CALLABLE) else value
+
+
+_CALLABLE = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
+
+
+def _tables() -> dict[str, dict[str, Any]]:
+    """Names by module. What this Python was built without is left out, so is a name that it does not know yet."""
+    tables: dict[str, dict[str, Any]] = {}
+    for line in _TAKEN.strip().splitlines():
+        module_name, _, names = line.partition(": ")
+        try:
+            module = importlib.import_module(module_name)
+        except ImportError:
+            continue
+        table = tables.setdefault(module_name, {})
+        table.update((name, given(getattr(module, name))) for name in names.split() if hasattr(module, name))
+    for module_name, replaced in REPLACED.items():
+        tables.setdefault(module_name, {}).update((name, given(value)) for name, value in replaced.items())
+    return tables
+
+
+def _tree(tables: dict[str, dict[str, Any]]) -> dict[str, Facade]:
+    """Façades by full name; one of a package has those inside it."""
+    for name in sorted(tables, key=lambda name: -name.count(".")):
+        parent, _, last = name.rpartition(".")
+        while parent:
+            tables.setdefault(parent, {})[last] = Facade(name, tables[name])
+            name, (parent, _, last) = parent, parent.rpartition(".")
+    return {name: Facade(name, table) for name, table in tables.items()}
+
+
+FACADES: Final = _tree(_tables())
+CAPABILITIES: Final = {
+    name: Facade(name, (_Tested if name == "plugin" else dict)((key, given(value)) for key, value in table.items()))
+    for name, table in GRANTED.items()
 }
-"""Modules whose own list of public names is taken, less what `_LEFT_OUT` names."""
-_LEFT_OUT = {"base64": {"main", "test"}, "difflib": {"doctest"}, "calendar": {"main", "EPOCH"}, "heapq": {"main"}}
-
-_SOME: dict[str, tuple[ModuleType, str]] = {
-    "json": (json, "dumps loads JSONDecodeError"),
-    "csv": (
-        csv,
-        "reader writer DictReader DictWriter Sniffer Error excel excel_tab unix_dialect "
-        "QUOTE_ALL QUOTE_MINIMAL QUOTE_NONE QUOTE_NONNUMERIC",
-    ),
-    "datetime": (datetime, "date datetime time timedelta timezone tzinfo MINYEAR MAXYEAR UTC"),
-    "collections": (
-        collections,
-        "ChainMap Counter OrderedDict defaultdict deque namedtuple UserDict UserList UserString",
-    ),
-    "functools": (
-        functools,
-        "cache cached_property cmp_to_key lru_cache partial reduce total_ordering wraps",
-    ),
-    "string": (
-        string,
-        "ascii_letters ascii_lowercase ascii_uppercase capwords digits hexdigits octdigits printable punctuation whitespace "
-        "Template",
-    ),
-    "decimal": (
-        decimal,
-        "Decimal Context getcontext localcontext InvalidOperation DivisionByZero DecimalException Inexact Overflow "
-        "ROUND_CEILING ROUND_DOWN ROUND_FLOOR ROUND_HALF_DOWN ROUND_HALF_EVEN ROUND_HALF_UP ROUND_UP ROUND_05UP",
-    ),
-    "operator": (
-        operator,
-        "abs add and_ concat contains countOf eq floordiv ge getitem gt iadd index indexOf inv invert isub is_ is_not "
-        "itemgetter le lshift lt mod mul ne neg not_ or_ pos pow rshift setitem sub truediv truth xor",
-    ),
-    "io": (io, "StringIO BytesIO"),
-    "enum": (enum, "Enum IntEnum StrEnum Flag IntFlag auto unique"),
-    "dataclasses": (dataclasses, "dataclass field asdict astuple replace fields is_dataclass FrozenInstanceError"),
-    "abc": (abc, "ABC abstractmethod"),
-    "copy": (copy, "copy deepcopy"),
-    "contextlib": (contextlib, "contextmanager suppress closing nullcontext ExitStack"),
-    "configparser": (
-        configparser,
-        "ConfigParser RawConfigParser Error NoSectionError NoOptionError DuplicateSectionError DuplicateOptionError "
-        "ParsingError MissingSectionHeaderError",
-    ),
-    "fnmatch": (fnmatch, "fnmatch fnmatchcase filter translate"),
-    "pprint": (pprint, "pformat"),
-    "uuid": (uuid, "UUID uuid3 uuid5 NAMESPACE_DNS NAMESPACE_OID NAMESPACE_URL NAMESPACE_X500"),
-    "time": (time, "time monotonic perf_counter sleep strftime strptime gmtime localtime struct_time"),
-    "urllib.parse": (
-        urllib.parse,
-        "urlparse urlsplit urlunparse urlunsplit urljoin quote quote_plus unquote unquote_plus urlencode parse_qs parse_qsl "
-        "urldefrag",
-    ),
-    "html.parser": (html.parser, "HTMLParser"),
-    "os.path": (posixpath, "basename dirname join split splitext normpath isabs commonprefix"),
-    "hashlib": (
-        hashlib,
-        "md5 sha1 sha224 sha256 sha384 sha512 blake2b blake2s sha3_224 sha3_256 sha3_384 sha3_512 shake_128 shake_256",
-    ),
-    "collections.abc": (
-        collections.abc,
-        "Callable Collection Container Hashable Iterable Iterator Generator Mapping MutableMapping MutableSequence "
-        "MutableSet Sequence Set Sized",
-    ),
-}
-_TYPING = [
-    "Any",
-    "Callable",
-    "ClassVar",
-    "Dict",
-    "Final",
-    "FrozenSet",
-    "Generator",
-    "Generic",
-    "Iterable",
-    "Iterator",
-    "List",
-    "Literal",
-    "Mapping",
-    "NamedTuple",
-    "NewType",
-    "NoReturn",
-    "Optional",
-    "Protocol",
-    "Sequence",
-    "Set",
-    "Tuple",
-    "Type",
-    "TypeVar",
-    "TypedDict",
-    "Union",
-    "cast",
-]
+"""Those that have to be granted."""
 
 
-def names() -> frozenset[str]:
-    """Every module that can be imported without a grant."""
-    return frozenset({*_WHOLE, *_SOME, "re", "zlib", "random", "typing", "xml", "urllib", "os", *_XML, "__future__"})
-
-
-_XML = ("xml.etree", "xml.etree.ElementTree")
-
-
-def facades(seed: int) -> dict[str, Facade]:
-    """Each of these modules, made for one session."""
-    found = {name: _facade(name, module, _public(name, module)) for name, module in _WHOLE.items()}
-    found |= {name: _facade(name, module, listed.split()) for name, (module, listed) in _SOME.items()}
-    found["json"] = Facade("json", _table(json, ["dumps", "loads", "JSONDecodeError"]) | _files_of(json))
-    found["re"] = _re()
-    found["zlib"] = Facade(
-        "zlib", _table(zlib, ["compress", "crc32", "adler32", "error"]) | {"decompress": Opened(_unpack)}
-    )
-    found["random"] = _random(seed)
-    found["typing"] = Facade("typing", {name: getattr(typing, name) for name in _TYPING})
-    found |= _xml()
-    found["html"] = Facade("html", _table(html, ["escape", "unescape"]) | {"parser": found["html.parser"]})
-    found["urllib"] = Facade("urllib", {"parse": found["urllib.parse"]})
-    found["os"] = Facade("os", {"path": found["os.path"], "linesep": "\n", "sep": "/"})
-    collected = dict(_INNER(found["collections"], "_table")) | {"abc": found["collections.abc"]}
-    found["collections"] = Facade("collections", collected)
-    return found
-
-
-_INNER = object.__getattribute__
-
-
-def _public(name: str, module: ModuleType) -> list[str]:
-    listed = getattr(module, "__all__", None) or [each for each in vars(module) if not each.startswith("_")]
-    return [each for each in listed if each not in _LEFT_OUT.get(name, ()) and not each.startswith("_")]
-
-
-def _facade(title: str, module: ModuleType, listed: Iterable[str]) -> Facade:
-    return Facade(title, _table(module, listed))
-
-
-def _table(module: ModuleType, listed: Iterable[str]) -> dict[str, Any]:
-    found = {name: getattr(module, name) for name in listed if hasattr(module, name)}
-    return {name: _opened(value) for name, value in found.items() if not isinstance(value, ModuleType)}
-
-
-def _opened(value: Any) -> Any:
-    """Functions written in Python show the module that they come from, so they are wrapped."""
-    return Opened(value) if isinstance(value, FunctionType) or hasattr(value, "__wrapped__") else value
-
-
-def _files_of(module: Any) -> dict[str, Any]:
-    """`json.load` and `json.dump` of a file that the plugin has opened."""
-    return {
-        "load": Opened(lambda file, **named: module.loads(_text_of(file), **named)),
-        "dump": Opened(lambda value, file, **named: _put_into(file, module.dumps(value, **named))),
-    }
-
-
-def _text_of(file: Any) -> Any:
-    return file.read()
-
-
-def _put_into(file: Any, text: str) -> None:
-    file.write(text)
-
-
-def _unpack(data: Any, wbits: int = zlib.MAX_WBITS, bufsize: int = 0) -> bytes:
-    engine = zlib.decompressobj(wbits)
-    found = engine.decompress(data, MAX_UNPACKED)
-    if engine.unconsumed_tail:
-        raise ValueError(f"it unpacks to more than {MAX_UNPACKED} bytes")
-    if not engine.eof:
-        raise zlib.error("incomplete or truncated stream")
-    return found
-
-
-def _re() -> Facade:
-    def bounded(function: Callable[..., Any]) -> Opened:
-        def call(pattern: Any, *args: Any, **named: Any) -> Any:
-            if isinstance(pattern, str | bytes) and len(pattern) > MAX_PATTERN:
-                raise ValueError(f"a pattern may have {MAX_PATTERN} characters")
-            return function(pattern, *args, **named)
-
-        return Opened(call)
-
-    functions = ["compile", "search", "match", "fullmatch", "findall", "finditer", "split", "sub", "subn"]
-    flags = ["A", "ASCII", "I", "IGNORECASE", "M", "MULTILINE", "S", "DOTALL", "X", "VERBOSE", "U", "UNICODE"]
-    table = {name: bounded(getattr(re, name)) for name in functions} | {name: getattr(re, name) for name in flags}
-    return Facade(
-        "re", table | {"escape": Opened(re.escape), "error": re.error, "Pattern": re.Pattern, "Match": re.Match}
-    )
-
-
-def _random(seed: int) -> Facade:
-    """Always the same numbers for the same seed, so that a trial can be repeated."""
-    source = random.Random(seed)
-    listed = (
-        "random randint randrange choice choices shuffle sample uniform gauss normalvariate expovariate betavariate "
-        "triangular getrandbits randbytes seed"
-    )
-    table: dict[str, Any] = {name: Opened(getattr(source, name)) for name in listed.split()}
-    return Facade("random", table | {"Random": Opened(lambda x=seed: random.Random(x))})
-
-
-def _xml() -> dict[str, Facade]:
-    def parsed(text: Any) -> Any:
-        head = text if isinstance(text, str) else bytes(text).decode("latin-1")
-        if "<!DOCTYPE" in head or "<!ENTITY" in head:
-            raise ValueError("XML with a document type or entities is not read")
-        return ElementTree.fromstring(text)
-
-    listed = ["Element", "SubElement", "Comment", "ParseError", "tostring", "indent", "QName"]
-    table = _table(ElementTree, listed) | {"fromstring": Opened(parsed), "XML": Opened(parsed)}
-    tree = Facade("xml.etree.ElementTree", table)
-    inner = Facade("xml.etree", {"ElementTree": tree})
-    return {"xml.etree.ElementTree": tree, "xml.etree": inner, "xml": Facade("xml", {"etree": inner})}
-
-
-def imported(table: Mapping[str, Facade], module: str, name: str = "") -> Any:
-    """What an import statement binds. Raises `ImportError` naming what there is."""
-    found = table.get(module)
-    if found is None:
-        raise ImportError(f"there is no module {module!r:.100} here; there are {', '.join(sorted(table))}")
-    if not name:
-        return found
-    inner = _INNER(found, "_table")
-    if name not in inner:
-        raise ImportError(f"{module} offers no {name!r:.100} here; there are {', '.join(sorted(inner))}")
-    return inner[name]
+def import_facade(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Facade:
+    """`__import__` of a plugin. Raises ImportError for what is no façade, or not granted."""
+    granted = CURRENT.get().grants
+    known = {**FACADES, **{key: value for key, value in CAPABILITIES.items() if key in granted}}
+    if level or name not in known:
+        there = ", ".join(sorted(known))
+        raise ModuleNotFoundError(f"the module {name!r} cannot be imported here; there are {there}")
+    return known[name] if fromlist else known[name.partition(".")[0]]

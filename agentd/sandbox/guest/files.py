@@ -1,183 +1,260 @@
-"""Files as a plugin sees them: each read and write is a request that the daemon answers."""
+"""`open`, `pathlib.Path`, `os.path` and the façade `files`: files that the host reads and writes on request."""
 
 from __future__ import annotations
 
 import base64
 import io
 import posixpath
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
-from .guards import Facade, Opened
-
-Ask = Callable[[str, "dict[str, Any]"], Any]
+from .outside import CURRENT, request
 
 
-def capabilities(grants: frozenset[str], ask: Ask) -> dict[str, Facade]:
-    """The façades `files`, `http` and `plugin`, as far as they are granted, and `pathlib` on top of the first."""
-    found: dict[str, Facade] = {}
-    if "files" in grants:
-        found["files"] = _files(ask)
-        found["pathlib"] = Facade("pathlib", {"Path": _path_class(ask), "PurePath": _path_class(ask)})
-    if "http" in grants:
-        found["http"] = Facade("http", {"get": Opened(lambda url, headers=None: ask("http.get", _page(url, headers)))})
-    return found
+def read_text(path: Any, encoding: str | None = None, errors: str | None = None) -> str:
+    if errors is None:
+        return str(request("files.read_text", path=_name(path), encoding=str(encoding or "utf-8")))
+    return read_bytes(path).decode(encoding or "utf-8", errors)
 
 
-def _page(url: Any, headers: Any) -> dict[str, Any]:
-    return {"url": str(url), "headers": dict(headers or {})}
+def read_bytes(path: Any) -> bytes:
+    return base64.b64decode(request("files.read_bytes", path=_name(path)))
 
 
-def _files(ask: Ask) -> Facade:
-    def read_text(path: Any, encoding: str = "utf-8") -> Any:
-        return ask("files.read_text", {"path": str(path), "encoding": encoding})
-
-    def write_text(path: Any, text: str, encoding: str = "utf-8", append: bool = False) -> Any:
-        return ask("files.write_text", {"path": str(path), "text": text, "encoding": encoding, "append": append})
-
-    def read_bytes(path: Any) -> bytes:
-        return base64.b64decode(ask("files.read_bytes", {"path": str(path)}))
-
-    def write_bytes(path: Any, data: bytes, append: bool = False) -> Any:
-        coded = base64.b64encode(data).decode()
-        return ask("files.write_bytes", {"path": str(path), "data": coded, "append": append})
-
-    def exists(path: Any) -> Any:
-        return ask("files.exists", {"path": str(path)})
-
-    def listed(path: Any = ".") -> Any:
-        return ask("files.list", {"path": str(path)})
-
-    functions = {"read_text": read_text, "write_text": write_text, "read_bytes": read_bytes, "write_bytes": write_bytes}
-    table = {name: Opened(function) for name, function in functions.items()}
-    return Facade("files", table | {"exists": Opened(exists), "list": Opened(listed), "open": opener(ask)})
+def write_text(path: Any, text: str, encoding: str | None = None, append: bool = False) -> int:
+    if not isinstance(text, str):
+        raise TypeError(f"a text is written, not a {type(text).__name__}")
+    plain = str.__str__(text)
+    words = {"path": _name(path), "text": plain, "encoding": str(encoding or "utf-8"), "append": bool(append)}
+    request("files.write_text", **words)
+    return len(plain)
 
 
-def opener(ask: Ask) -> Opened:
-    """`open(path, mode)`: read whole at once, written whole when it is closed."""
-
-    def opened(path: Any, mode: str = "r", buffering: int = -1, encoding: str | None = None, **named: Any) -> Any:
-        kind = mode.replace("t", "").replace("b", "")
-        if kind not in ("r", "w", "a", "x"):
-            raise ValueError(f"mode {mode!r} is not offered; there are r, w, a, x, with b for bytes")
-        if kind == "x" and ask("files.exists", {"path": str(path)}):
-            raise FileExistsError(f"{path} exists")
-        if "b" in mode:
-            return _Bytes(ask, str(path), kind)
-        return _Text(ask, str(path), kind, encoding or "utf-8", named.get("newline"))
-
-    return Opened(opened)
+def write_bytes(path: Any, data: bytes, append: bool = False) -> int:
+    plain = bytes(memoryview(data))
+    request("files.write_bytes", path=_name(path), data=base64.b64encode(plain).decode(), append=bool(append))
+    return len(plain)
 
 
-class _Text(io.StringIO):
-    def __init__(self, ask: Ask, path: str, kind: str, encoding: str, newline: str | None) -> None:
-        asked = {"path": path, "encoding": encoding}
-        super().__init__(ask("files.read_text", asked) if kind == "r" else "", newline="" if newline == "" else None)
-        self._end = (
-            None if kind == "r" else lambda text: ask("files.write_text", asked | {"text": text, "append": kind == "a"})
-        )
-        self._path = path
+def exists(path: Any) -> bool:
+    return bool(request("files.exists", path=_name(path)))
 
-    @property
-    def name(self) -> str:
-        return self._path
 
-    def write(self, text: str) -> int:
-        if self._end is None:
-            raise OSError("not open for writing")
+def list_names(path: Any = ".") -> list[str]:
+    return [str(name) for name in request("files.list", path=_name(path))]
+
+
+def _name(path: Any) -> str:
+    if isinstance(path, Path):
+        return path.text
+    if isinstance(path, str):
+        return str.__str__(path)
+    raise TypeError(f"a path is a str or a Path, not a {type(path).__name__}")
+
+
+class _File:
+    """What text and binary files have in common: in memory while they are open, sent to the host when they close."""
+
+    def _prepare(self, path: str, mode: str, encoding: str = "") -> None:
+        self.name, self.mode, self._encoding = path, mode, encoding
+        CURRENT.get().keep(self)  # type: ignore[arg-type]
+
+    def readable(self) -> bool:
+        return self.mode[0] == "r" or "+" in self.mode
+
+    def writable(self) -> bool:
+        return self.mode[0] != "r" or "+" in self.mode
+
+    def _must(self, allowed: bool, word: str) -> None:
+        if not allowed:
+            raise io.UnsupportedOperation(f"not {word}: {self.name!r} is open with mode {self.mode!r}")
+
+
+class TextFile(_File, io.StringIO):
+    def __init__(self, path: str, mode: str, encoding: str, newline: str | None, text: str = "") -> None:
+        super().__init__(text, newline if mode[0] == "r" else "")
+        self._prepare(path, mode, encoding)
+
+    def read(self, size: int | None = -1, /) -> str:
+        self._must(self.readable(), "readable")
+        return super().read(size)
+
+    def write(self, text: str, /) -> int:
+        self._must(self.writable(), "writable")
         return super().write(text)
 
     def close(self) -> None:
         if not self.closed:
-            end, text = self._end, self.getvalue()
+            text = self.getvalue()
             super().close()
-            if end is not None:
-                end(text)
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+            if self.writable():
+                write_text(self.name, text, self._encoding, append=self.mode[0] == "a")
 
 
-class _Bytes(io.BytesIO):
-    def __init__(self, ask: Ask, path: str, kind: str) -> None:
-        super().__init__(base64.b64decode(ask("files.read_bytes", {"path": path})) if kind == "r" else b"")
-        self._end = (
-            None
-            if kind == "r"
-            else lambda data: ask(
-                "files.write_bytes",
-                {"path": path, "data": base64.b64encode(data).decode(), "append": kind == "a"},
-            )
-        )
+class BytesFile(_File, io.BytesIO):
+    def __init__(self, path: str, mode: str, data: bytes = b"") -> None:
+        super().__init__(data)
+        self._prepare(path, mode)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._must(self.readable(), "readable")
+        return super().read(size)
+
+    def write(self, data: Any, /) -> int:
+        self._must(self.writable(), "writable")
+        return super().write(data)
 
     def close(self) -> None:
         if not self.closed:
-            end, data = self._end, self.getvalue()
+            data = self.getvalue()
             super().close()
-            if end is not None:
-                end(data)
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+            if self.writable():
+                write_bytes(self.name, data, append=self.mode[0] == "a")
 
 
-def _path_class(ask: Ask) -> type:
-    files: Any = object.__getattribute__(_files(ask), "_table")
+def open_file(
+    file: Any,
+    mode: str = "r",
+    buffering: int = -1,
+    encoding: str | None = None,
+    errors: str | None = None,
+    newline: str | None = None,
+) -> TextFile | BytesFile:
+    """`open` of a plugin. A file is read when it is opened, and sent whole when it is closed."""
+    path, binary = _name(file), "b" in mode
+    kind = mode.replace("b", "").replace("t", "")
+    if kind not in ("r", "w", "a", "x", "r+", "w+"):
+        raise ValueError(f"a file is opened with 'r', 'w', 'a', 'x', 'r+' or 'w+', not {mode!r}")
+    if kind == "x" and exists(path):
+        raise FileExistsError(f"{path!r} exists")
+    if binary:
+        return BytesFile(path, kind, read_bytes(path) if kind[0] == "r" else b"")
+    if encoding is not None and kind[0] != "r":
+        "".encode(encoding)  # an encoding that does not exist is told here, as by Python
+    text = read_text(path, encoding, errors) if kind[0] == "r" else ""
+    return TextFile(path, kind, encoding or "utf-8", newline, text)
 
-    class Path:
-        """A path of the workspace, with what of `pathlib.Path` needs no more than `files`."""
 
-        def __init__(self, *parts: Any) -> None:
-            self._text = posixpath.normpath(posixpath.join(*(str(part) for part in parts))) if parts else "."
+class Path:
+    """A small `pathlib.Path`: pure paths, and the files that the plugin was granted."""
 
-        def __str__(self) -> str:
-            return self._text
+    __slots__ = ("text",)
 
-        def __repr__(self) -> str:
-            return f"Path({self._text!r})"
+    def __init__(self, *parts: Any) -> None:
+        object.__setattr__(self, "text", posixpath.normpath(posixpath.join(*map(_name, parts))) if parts else ".")
 
-        def __eq__(self, other: object) -> bool:
-            return type(other) is Path and str(other) == self._text
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"a path has no {name!r} to be set")
 
-        def __hash__(self) -> int:
-            return hash(self._text)
+    def __truediv__(self, other: Any) -> Path:
+        return Path(self, other)
 
-        def __truediv__(self, other: Any) -> Path:
-            return Path(self._text, other)
+    def __rtruediv__(self, other: Any) -> Path:
+        return Path(other, self)
 
-        name = property(lambda self: posixpath.basename(self._text))
-        stem = property(lambda self: posixpath.splitext(self.name)[0])
-        suffix = property(lambda self: posixpath.splitext(self._text)[1])
-        parent = property(lambda self: Path(posixpath.dirname(self._text) or "."))
-        parts = property(lambda self: tuple(self._text.split("/")))
+    def joinpath(self, *others: Any) -> Path:
+        return Path(self, *others)
 
-        def with_suffix(self, suffix: str) -> Path:
-            return Path(posixpath.splitext(self._text)[0] + suffix)
+    def __str__(self) -> str:
+        return self.text
 
-        def with_name(self, name: str) -> Path:
-            return self.parent / name  # type: ignore[no-any-return]
+    as_posix = __str__
+    __fspath__ = __str__
 
-        def exists(self) -> Any:
-            return files["exists"](self)
+    def __repr__(self) -> str:
+        return f"PosixPath({self.text!r})"
 
-        is_file = exists
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Path) and self.text == other.text
 
-        def open(self, mode: str = "r", **named: Any) -> Any:
-            return files["open"](self, mode, **named)
+    def __lt__(self, other: Path) -> bool:
+        return self.text < other.text
 
-        def read_text(self, encoding: str = "utf-8") -> Any:
-            return files["read_text"](self, encoding)
+    def __hash__(self) -> int:
+        return hash(self.text)
 
-        def write_text(self, data: str, encoding: str = "utf-8") -> Any:
-            return files["write_text"](self, data, encoding)
+    @property
+    def parts(self) -> tuple[str, ...]:
+        root = ("/",) if self.is_absolute() else ()
+        return (*root, *(part for part in self.text.split("/") if part and part != "."))
 
-        def read_bytes(self) -> Any:
-            return files["read_bytes"](self)
+    @property
+    def name(self) -> str:
+        name = posixpath.basename(self.text)
+        return "" if name == "." else name
 
-        def write_bytes(self, data: bytes) -> Any:
-            return files["write_bytes"](self, data)
+    @property
+    def stem(self) -> str:
+        return posixpath.splitext(self.name)[0]
 
-        def iterdir(self) -> Any:
-            return iter([self / name for name in files["list"](self)])
+    @property
+    def suffix(self) -> str:
+        return posixpath.splitext(self.name)[1]
 
-    return Path
+    @property
+    def suffixes(self) -> list[str]:
+        return [f".{part}" for part in self.name.lstrip(".").split(".")[1:]]
+
+    @property
+    def parent(self) -> Path:
+        return Path(posixpath.dirname(self.text) or ".")
+
+    @property
+    def parents(self) -> list[Path]:
+        found, path = [], self
+        while path.parent != path:
+            path = path.parent
+            found.append(path)
+        return found
+
+    def is_absolute(self) -> bool:
+        return self.text.startswith("/")
+
+    def with_name(self, name: str) -> Path:
+        if not self.name:
+            raise ValueError(f"{self!r} has an empty name")
+        return self.parent / name
+
+    def with_suffix(self, suffix: str) -> Path:
+        return self.with_name(self.stem + suffix)
+
+    def with_stem(self, stem: str) -> Path:
+        return self.with_name(stem + self.suffix)
+
+    def relative_to(self, other: Any) -> Path:
+        base = Path(other)
+        if base.text != "." and self.parts[: len(base.parts)] != base.parts:
+            raise ValueError(f"{self.text!r} is not in the subpath of {base.text!r}")
+        return Path(*self.parts[len(base.parts) :])
+
+    def is_relative_to(self, other: Any) -> bool:
+        return self.parts[: len(Path(other).parts)] == Path(other).parts
+
+    def read_text(self, encoding: str | None = None, errors: str | None = None) -> str:
+        with open_file(self, "r", encoding=encoding, errors=errors) as file:
+            return str(file.read())
+
+    def read_bytes(self) -> bytes:
+        return read_bytes(self)
+
+    def write_text(
+        self, data: str, encoding: str | None = None, errors: str | None = None, newline: str | None = None
+    ) -> int:
+        return write_text(self, data, encoding)
+
+    def write_bytes(self, data: bytes) -> int:
+        return write_bytes(self, data)
+
+    def open(self, mode: str = "r", **options: Any) -> TextFile | BytesFile:
+        return open_file(self, mode, **options)
+
+    def exists(self) -> bool:
+        return exists(self)
+
+    is_file = exists
+
+    def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
+        """Nothing: a folder comes with the first file that is written into it."""
+
+    def iterdir(self) -> Iterator[Path]:
+        return iter([self / name for name in list_names(self)])

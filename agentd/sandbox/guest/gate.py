@@ -17,32 +17,11 @@ MAX_NODES = 20_000
 MAX_BRANCHES = 40
 """Of one function."""
 CAPABILITIES = frozenset({"files", "http", "plugin"})
-_FORBIDDEN_NAMES = frozenset(
-    [
-        "eval",
-        "exec",
-        "compile",
-        "globals",
-        "locals",
-        "vars",
-        "dir",
-        "input",
-        "breakpoint",
-        "memoryview",
-        "help",
-        "exit",
-        "quit",
-        "copyright",
-        "credits",
-        "license",
-        "__import__",
-        "__builtins__",
-        "__loader__",
-        "__spec__",
-        "__file__",
-        "__debug__",
-    ]
-)
+_FORBIDDEN = """
+eval exec compile globals locals vars dir input breakpoint memoryview help exit quit copyright credits license
+__import__ __builtins__ __loader__ __spec__ __file__ __debug__
+"""
+_FORBIDDEN_NAMES = frozenset(_FORBIDDEN.split())
 _NAMED = ("getattr", "setattr", "delattr", "hasattr")
 _PURE = frozenset(
     {"compile", "frozenset", "set", "dict", "list", "tuple", "namedtuple", "TypeVar", "NewType", "Decimal"}

@@ -1,369 +1,284 @@
-"""What compiled plugin code calls for each attribute, write, change and class; and the built-in names that it has."""
+"""What stands between a plugin and the objects that it holds: which attributes are read, what may be changed.
+
+No function of the host comes into a plugin's hands as it is, since a Python function leads to its module and a built-in
+one to `builtins`: they come as `Function`, which can be called and nothing else.
+"""
 
 from __future__ import annotations
 
-import builtins
-import operator
+import abc
+import collections
+import itertools
 import string
-from collections import ChainMap, Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Mapping
-from types import (
-    AsyncGeneratorType,
-    BuiltinFunctionType,
-    CodeType,
-    CoroutineType,
-    FrameType,
-    FunctionType,
-    ModuleType,
-    TracebackType,
-)
-from typing import Any
+import types
+import typing
+from _string import formatter_field_name_split  # type: ignore[import-not-found]
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
-from RestrictedPython.Guards import guarded_iter_unpack_sequence, guarded_unpack_sequence
+from .policy import readable
 
-from .language import METHODS, NAME, RAW, RECORD_NAMES, UNSAFE
-
-_IN_PLACE: dict[str, Callable[[Any, Any], Any]] = {
-    "+=": operator.iadd,
-    "-=": operator.isub,
-    "*=": operator.imul,
-    "/=": operator.itruediv,
-    "%=": operator.imod,
-    "**=": operator.ipow,
-    "<<=": operator.ilshift,
-    ">>=": operator.irshift,
-    "|=": operator.ior,
-    "^=": operator.ixor,
-    "&=": operator.iand,
-    "//=": operator.ifloordiv,
-    "@=": operator.imatmul,
-}
-_OF_ERRORS = frozenset(
-    [
-        "args",
-        "errno",
-        "strerror",
-        "filename",
-        "start",
-        "end",
-        "reason",
-        "msg",
-        "lineno",
-        "colno",
-        "pos",
-        "doc",
-        "name",
-        "value",
-        "code",
-        "message",
-        "add_note",
-    ]
-)
-_CLOSED = (ModuleType, FrameType, CodeType, TracebackType, CoroutineType, AsyncGeneratorType)
-_CONTAINERS = (list, dict, set, bytearray, deque, defaultdict, Counter, OrderedDict, ChainMap)
-_INNER = object.__getattribute__
+NAME: Final = "plugin"
+"""`__name__` in a plugin, so `__module__` of its classes."""
+FILE: Final = "<plugin>"
+_PLAIN = frozenset({str, int, float, bool, type(None), list, dict, tuple, set, bytes})
+_SEALED = (types.FrameType, types.CodeType, types.TracebackType, types.ModuleType, types.CoroutineType)
+_OF_GENERATORS = frozenset({"send", "throw", "close", "__iter__", "__next__"})
+_OF_FUNCTIONS = frozenset({"__name__", "__qualname__", "__doc__", "__call__"})
 
 
-class Facade:
-    """Stands for a module, or for a function of one: what is not in its table is not there."""
+class Function:
+    """A function of the host: it can be called and tells its name; nothing leads from it to what it is made of."""
 
-    __slots__ = ("_table", "_title")
+    __slots__ = ("_target",)
 
-    def __init__(self, title: str, table: Mapping[str, Any]) -> None:
-        self._title = title
-        self._table = table
+    def __init__(self, target: Callable[..., Any]) -> None:
+        object.__setattr__(self, "_target", target)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return expose(_target(self)(*args, **options))
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "__call__":
+            return self
+        if name in _OF_FUNCTIONS:
+            return getattr(_target(self), name, None)
+        raise AttributeError(f"{_name(self)}() has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"{_name(self)}() cannot be changed")
 
     def __repr__(self) -> str:
-        return f"<{_INNER(self, '_title')}>"
-
-
-class Opened:
-    """A function of a real module: can be called, and shows nothing else."""
-
-    __slots__ = ("_call",)
-
-    def __init__(self, call: Callable[..., Any]) -> None:
-        self._call = call
-
-    def __call__(self, *args: Any, **named: Any) -> Any:
-        return _INNER(self, "_call")(*args, **named)
-
-    def __repr__(self) -> str:
-        return "<function>"
-
-
-class TypeName:
-    """What `type(x)` gives of a value whose real type is nobody's business."""
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: str) -> None:
-        self.name = name
+        return f"<function {_name(self)}>"
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is TypeName and other.name == self.name
+        return type(other) is type(self) and bool(_target(self) == _target(other))
 
     def __hash__(self) -> int:
-        return hash(self.name)
-
-    def __repr__(self) -> str:
-        return f"<class {self.name!r}>"
+        return hash(_target(self))
 
 
-def of_plugin(cls: type) -> bool:
-    """Whether a class was written in the plugin."""
-    return bool(type.__getattribute__(cls, "__module__") == NAME)
+class Method(Function):
+    """One that is bound like a function of a plugin when a class has it."""
+
+    __slots__ = ()
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else Function(types.MethodType(self, instance))
 
 
-def _refused(obj: Any, name: Any) -> AttributeError:
-    return AttributeError(f"{type(obj).__name__!r} has no attribute {str(name)!r:.100} here")
+_target: Callable[[Any], Callable[..., Any]] = Function.__dict__["_target"].__get__
 
 
-def get_attribute(obj: Any, name: Any, *default: Any) -> Any:
+def _name(function: Function) -> str:
+    return str(getattr(_target(function), "__name__", "function"))
+
+
+def expose(value: Any) -> Any:
+    """What a plugin gets in place of a value that comes from the host."""
+    kind = type(value)
+    if kind in _PLAIN or kind is Function or kind is Method:
+        return value
+    if kind is types.FunctionType:
+        return value if is_own(value) else Function(value)
+    if kind is types.MethodType:
+        return value if is_own(value.__func__) else _method(value)
+    if kind is types.BuiltinFunctionType:
+        return _built_in(value)
+    if kind is types.GeneratorType:
+        return value if value.gi_code.co_filename == FILE else itertools.chain(value)
+    if kind is types.MethodDescriptorType and value.__objclass__ is str and value.__name__.startswith("format"):
+        return Function(safe_format if value.__name__ == "format" else safe_format_map)
+    if kind in _SEALED:
+        raise AttributeError(f"a {kind.__name__} is not available")
+    if isinstance(value, type) and value not in CLASSES and not of_plugin(value):
+        return Kind(value)
+    return value
+
+
+def is_own(function: Any) -> bool:
+    """Whether it is a function that a plugin has defined."""
+    return type(function) is types.FunctionType and function.__globals__.get("__name__") == NAME
+
+
+def _method(value: types.MethodType) -> Function:
+    if value.__func__ is abc.ABCMeta.register:
+        raise AttributeError("virtual subclasses are not available")
+    return Function(value)
+
+
+def _built_in(value: Any) -> Any:
+    owner = value.__self__
+    if owner is None or isinstance(owner, types.ModuleType):
+        return Function(value)
+    if isinstance(owner, str) and value.__name__ in ("format", "format_map"):
+        safe = safe_format if value.__name__ == "format" else safe_format_map
+        return Function(types.MethodType(safe, owner))
+    return value
+
+
+def get_attribute(value: Any, name: str, *default: Any) -> Any:
+    """`_getattr_` and `getattr` of a plugin."""
     if type(name) is not str:
-        raise TypeError("the name of an attribute must be a string")
+        raise TypeError(f"an attribute's name is a str, not a {type(name).__name__}")
+    kind = type(value)
+    if not readable(name) or (kind is types.GeneratorType and name not in _OF_GENERATORS) or kind in _SEALED:
+        raise AttributeError(f"the attribute {name!r} is not available")
+    if name == "__class__":
+        return class_of(value)
+    if name == "obj" and isinstance(value, AttributeError):
+        raise AttributeError("the attribute 'obj' is not available")
+    found = getattr(value, name, *default)
+    return found if type(found) in _PLAIN else expose(found)
+
+
+def has_attribute(value: Any, name: str) -> bool:
     try:
-        return _attribute(obj, name)
-    except AttributeError:
-        if default:
-            return default[0]
-        raise
-
-
-def _attribute(obj: Any, name: str) -> Any:
-    kind = type(obj)
-    if kind is Facade:
-        table = _INNER(obj, "_table")
-        if name in table:
-            return table[name]
-        raise AttributeError(f"{_INNER(obj, '_title')} offers no {name!r:.100}; there are {', '.join(sorted(table))}")
-    if name in UNSAFE or kind in (Opened, TypeName) or issubclass(kind, _CLOSED):
-        raise _refused(obj, name)
-    if name.startswith("_") and not _may_have(obj, kind, name):
-        raise _refused(obj, name)
-    if name in RAW:
-        return _raw(obj, kind, name)
-    if issubclass(kind, BaseException) and not (name in _OF_ERRORS or of_plugin(kind)):
-        raise _refused(obj, name)
-    return getattr(obj, name)
-
-
-def _may_have(obj: Any, kind: type, name: str) -> bool:
-    if name in RECORD_NAMES:
-        return issubclass(kind, tuple) or (kind is type and issubclass(obj, tuple))
-    # Of classes of the plugin's own, and of what they build on.
-    return name in METHODS and (kind is super or of_plugin(kind) or (issubclass(kind, type) and of_plugin(obj)))
-
-
-def _raw(obj: Any, kind: type, name: str) -> Any:
-    """Python's own `format` reads any attribute that the text names."""
-    if issubclass(kind, str):
-        text = str.__str__(obj)
-        if name == "format":
-            return Opened(lambda *args, **named: _Formatter().vformat(text, args, named))
-        if name == "format_map":
-            return Opened(lambda mapping: _Formatter().vformat(text, (), mapping))
-    if issubclass(kind, type) and issubclass(obj, str):
-        return Opened(lambda text, *args, **named: _Formatter().vformat(str.__str__(text), args, named))
-    if kind is super or issubclass(kind, BaseException):
-        raise _refused(obj, name)
-    return getattr(obj, name)
-
-
-class _Formatter(string.Formatter):
-    def get_field(self, field_name: str, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        first, _, rest = field_name.partition(".")
-        if "[" not in field_name:
-            found = self.get_value(int(first) if first.isdigit() else first, args, kwargs)
-            for name in filter(None, rest.split(".")):
-                found = get_attribute(found, name)
-            return found, first
-        if "." in field_name:
-            raise ValueError("a format may not mix attributes and items here")
-        return super().get_field(field_name, args, kwargs)  # type: ignore[no-any-return]
-
-
-def writable(obj: Any) -> Any:
-    """The object, if its items and attributes are the plugin's to change."""
-    kind = type(obj)
-    mine = of_plugin(obj if issubclass(kind, type) else kind) or kind is FunctionType
-    if kind in _CONTAINERS or mine or issubclass(kind, _CONTAINERS):
-        return obj
-    raise TypeError(f"a {kind.__name__} cannot be changed here")
-
-
-def change_item(sign: str, owner: Any, key: Any, value: Any) -> None:
-    writable(owner)[key] = _IN_PLACE[sign](owner[key], value)
-
-
-def change_attribute(sign: str, owner: Any, name: str, value: Any) -> None:
-    setattr(writable(owner), name, _IN_PLACE[sign](get_attribute(owner, name), value))
-
-
-def set_attribute(obj: Any, name: Any, value: Any) -> None:
-    if type(name) is not str or name.startswith("_") or name in UNSAFE:
-        raise AttributeError(f"the attribute {str(name)!r:.100} cannot be set here")
-    setattr(writable(obj), name, value)
-
-
-def delete_attribute(obj: Any, name: Any) -> None:
-    if type(name) is not str or name.startswith("_"):
-        raise AttributeError(f"the attribute {str(name)!r:.100} cannot be deleted here")
-    delattr(writable(obj), name)
-
-
-def has_attribute(obj: Any, name: Any) -> bool:
-    try:
-        get_attribute(obj, name)
+        get_attribute(value, name)
     except AttributeError:
         return False
     return True
 
 
-_SHOWN_TYPES = frozenset(
-    {
-        *(
-            bool,
-            int,
-            float,
-            complex,
-            str,
-            bytes,
-            bytearray,
-            list,
-            tuple,
-            dict,
-            set,
-            frozenset,
-            range,
-            slice,
-            type(None),
-        ),
-        *(deque, defaultdict, Counter, OrderedDict),
-    }
-)
+def of_plugin(kind: type) -> bool:
+    """Whether a class was made by a plugin."""
+    return kind.__module__ == NAME
 
 
-def type_of(obj: Any) -> Any:
-    kind = type(obj)
-    if kind in _SHOWN_TYPES or of_plugin(kind) or issubclass(kind, BaseException):
-        return kind
-    return TypeName(kind.__name__)
+def writable(value: Any) -> Any:
+    """`_write_`: the object itself, where a plugin may set or delete attributes or items of it."""
+    kind = type(value)
+    if kind in CHANGEABLE or of_plugin(kind):
+        return value
+    if isinstance(value, type) and of_plugin(value):
+        return value
+    if is_own(value):
+        return value
+    raise TypeError(f"a {kind.__name__} cannot be changed")
 
 
-def name_of(obj: Any, of_type: bool) -> str:
-    """`x.__class__.__name__`, or `x.__name__` of a class or function."""
-    if of_type:
-        return type(obj).__name__
-    kind = type(obj)
-    if kind is TypeName:
-        return str(obj.name)
-    if issubclass(kind, type):
-        return str(type.__getattribute__(obj, "__name__"))
-    if kind in (FunctionType, BuiltinFunctionType):
-        return str(obj.__name__)
-    raise _refused(obj, "__name__")
+CHANGEABLE: set[type] = {
+    dict,
+    list,
+    bytearray,
+    collections.defaultdict,
+    collections.OrderedDict,
+    collections.Counter,
+    collections.deque,
+    collections.ChainMap,
+    collections.UserDict,
+    collections.UserList,
+}
+"""Classes of the host whose objects a plugin may change; façades add theirs."""
 
 
-def _same(obj: Any) -> Any:
-    return obj
+def set_attribute(value: Any, name: str, new: Any) -> None:
+    """`setattr` of a plugin."""
+    setattr(writable(value), _changeable(name), new)
 
 
-_PLAIN_NAMES = [
-    "abs",
-    "all",
-    "any",
-    "ascii",
-    "bin",
-    "bool",
-    "bytearray",
-    "bytes",
-    "callable",
-    "chr",
-    "classmethod",
-    "complex",
-    "dict",
-    "divmod",
-    "enumerate",
-    "filter",
-    "float",
-    "format",
-    "frozenset",
-    "hash",
-    "hex",
-    "id",
-    "int",
-    "isinstance",
-    "issubclass",
-    "iter",
-    "len",
-    "list",
-    "map",
-    "max",
-    "min",
-    "next",
-    "object",
-    "oct",
-    "ord",
-    "pow",
-    "property",
-    "range",
-    "repr",
-    "reversed",
-    "round",
-    "set",
-    "slice",
-    "sorted",
-    "staticmethod",
-    "str",
-    "sum",
-    "super",
-    "tuple",
-    "zip",
-    "True",
-    "False",
-    "None",
-    "NotImplemented",
-    "Ellipsis",
-]
+def set_frozen_attribute(value: Any, name: str, new: Any) -> None:
+    """`object.__setattr__`, with which a frozen dataclass completes itself."""
+    object.__setattr__(writable(value), _changeable(name), new)
 
 
-def builtin_names() -> dict[str, Any]:
-    """Every built-in name that a plugin has, but `print`, `open` and imports, which belong to a session."""
-    errors = {
-        name: value
-        for name, value in vars(builtins).items()
-        if isinstance(value, type) and issubclass(value, Exception) and not issubclass(value, Warning)
-    }
-    names = {name: getattr(builtins, name) for name in _PLAIN_NAMES if hasattr(builtins, name)} | errors
-    return names | {
-        "getattr": Opened(get_attribute),
-        "setattr": Opened(set_attribute),
-        "delattr": Opened(delete_attribute),
-        "hasattr": Opened(has_attribute),
-        "type": Opened(type_of),
-        "BaseException": Exception,
-        "KeyboardInterrupt": Exception,
-        "SystemExit": Exception,
-        "__build_class__": builtins.__build_class__,
-    }
+def delete_attribute(value: Any, name: str) -> None:
+    """`delattr` of a plugin."""
+    delattr(writable(value), _changeable(name))
 
 
-def guard_names() -> dict[str, Any]:
-    """What the compiled code calls by names that no source can write."""
-    return {
-        "_getattr_": get_attribute,
-        "_getitem_": operator.getitem,
-        "_getiter_": _same,
-        "_iter_unpack_sequence_": guarded_iter_unpack_sequence,
-        "_unpack_sequence_": guarded_unpack_sequence,
-        "_write_": writable,
-        "_inplacevar_": lambda sign, old, value: _IN_PLACE[sign](old, value),
-        "_change_item_": change_item,
-        "_change_attribute_": change_attribute,
-        "_apply_": lambda function, *args, **named: function(*args, **named),
-        "_type_": type_of,
-        "_name_": name_of,
-        "__metaclass__": type,
-        "__name__": NAME,
-    }
+def _changeable(name: str) -> str:
+    if type(name) is not str or name.startswith("_") or not readable(name):
+        raise AttributeError(f"the attribute {name!r} cannot be changed")
+    return name
+
+
+class Kind:
+    """The class of an object whose class is not to be had; it has a name and can be compared."""
+
+    __slots__ = ("_kind",)
+
+    def __init__(self, kind: type) -> None:
+        self._kind = kind
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("__name__", "__qualname__"):
+            return _kind(self).__name__
+        raise AttributeError(f"a class has no attribute {name!r} here")
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is Kind and _kind(self) is _kind(other)
+
+    def __hash__(self) -> int:
+        return hash(_kind(self))
+
+    def __repr__(self) -> str:
+        return f"<class {_kind(self).__name__!r}>"
+
+
+_kind: Callable[[Any], type] = Kind.__dict__["_kind"].__get__
+
+CLASSES: set[type] = {type(None), type(...), type(NotImplemented)}
+"""Classes of the host that a plugin may hold; built-in names and façades add theirs."""
+
+
+def class_of(value: Any) -> Any:
+    """`type(x)`: the class, where a plugin may hold it."""
+    kind = type(value)
+    return kind if kind in CLASSES or (of_plugin(kind) and not issubclass(kind, type)) else Kind(kind)
+
+
+def is_instance(value: Any, kinds: Any) -> bool:
+    return isinstance(value, _classes(kinds))
+
+
+def is_subclass(value: Any, kinds: Any) -> bool:
+    return issubclass(value, _classes(kinds))
+
+
+def _classes(kinds: Any) -> Any:
+    """`type` stands for itself only where classes are compared."""
+    if type(kinds) is tuple:
+        return tuple(map(_classes, kinds))
+    return type if kinds is TYPE else kinds
+
+
+TYPE = Function(class_of)
+BASES: dict[Any, Any] = {}
+"""What façades give as a base and cannot be one themselves, and the base that they stand for."""
+
+
+def checked_bases(*bases: Any) -> Sequence[Any]:
+    """`_bases_`: what a class of a plugin inherits from: classes that it may hold."""
+    resolved = [BASES.get(base, base) if isinstance(base, Function) else base for base in bases]
+    for base in resolved:
+        origin = typing.get_origin(base) or base
+        if not (isinstance(origin, type) and (origin in CLASSES or of_plugin(origin))) and base not in BASES.values():
+            raise TypeError(f"{base!r} cannot be inherited from")
+    return resolved
+
+
+def safe_super(of_class: type, instance: Any) -> Any:
+    """`_super_`: only from a class of the plugin on, so that no façade's own method can be walked past."""
+    if not (isinstance(of_class, type) and of_plugin(of_class)):
+        raise TypeError("super() works in a method only")
+    return super(of_class, instance)
+
+
+class _Formatter(string.Formatter):
+    """`str.format` whose attributes pass the guard."""
+
+    def get_field(self, field_name: str, args: Any, kwargs: Any) -> Any:
+        first, rest = formatter_field_name_split(field_name)
+        value = self.get_value(first, args, kwargs)
+        for is_attribute, key in rest:
+            value = get_attribute(value, key) if is_attribute else value[key]
+        return value, first
+
+
+def safe_format(template: str, /, *args: Any, **options: Any) -> str:
+    return _Formatter().vformat(template, args, options)
+
+
+def safe_format_map(template: str, mapping: Any) -> str:
+    return _Formatter().vformat(template, (), mapping)

@@ -1,4 +1,4 @@
-"""Ordinary Python, made over so that each attribute, item and import passes a guard; what has no safe form is refused."""
+"""Ordinary Python, made over so that each attribute, change and import passes a guard; the rest is refused."""
 
 from __future__ import annotations
 
@@ -14,76 +14,13 @@ NAME = "plugin"
 """What the source is called, in tracebacks and as the module of its classes."""
 RECORD_NAMES = frozenset({"_asdict", "_fields", "_make", "_replace"})
 """Public in spite of their names: of named tuples."""
-METHODS = frozenset(
-    f"__{name}__"
-    for name in [
-        "init",
-        "post_init",
-        "repr",
-        "str",
-        "bytes",
-        "format",
-        "hash",
-        "bool",
-        "len",
-        "length_hint",
-        "iter",
-        "next",
-        "reversed",
-        "contains",
-        "getitem",
-        "setitem",
-        "delitem",
-        "missing",
-        "call",
-        "enter",
-        "exit",
-        "eq",
-        "ne",
-        "lt",
-        "le",
-        "gt",
-        "ge",
-        "add",
-        "radd",
-        "iadd",
-        "sub",
-        "rsub",
-        "isub",
-        "mul",
-        "rmul",
-        "imul",
-        "truediv",
-        "rtruediv",
-        "floordiv",
-        "rfloordiv",
-        "mod",
-        "rmod",
-        "divmod",
-        "pow",
-        "rpow",
-        "neg",
-        "pos",
-        "abs",
-        "invert",
-        "and",
-        "rand",
-        "or",
-        "ror",
-        "xor",
-        "rxor",
-        "lshift",
-        "rshift",
-        "matmul",
-        "int",
-        "float",
-        "index",
-        "round",
-        "trunc",
-        "floor",
-        "ceil",
-    ]
-)
+_METHODS = """
+init post_init repr str bytes format hash bool len length_hint iter next reversed contains getitem setitem delitem
+missing call enter exit eq ne lt le gt ge add radd iadd sub rsub isub mul rmul imul truediv rtruediv floordiv
+rfloordiv mod rmod divmod pow rpow neg pos abs invert and rand or ror xor rxor lshift rshift matmul int float index
+round trunc floor ceil
+"""
+METHODS = frozenset(f"__{name}__" for name in _METHODS.split())
 """Special methods that a class of a plugin may define and call by name."""
 UNSAFE = INSPECT_ATTRIBUTES | {"mro", "with_traceback", "func_globals", "func_code"}
 """Names without an underscore that lead to frames, code or types."""
@@ -280,7 +217,7 @@ class Language(RestrictingNodeTransformer):
 
     # match ------------------------------------------------------------------------------------------------------------
 
-    def visit_Match(self, node: ast.Match) -> Any:
+    def visit_Match(self, node: Any) -> Any:
         return self.node_contents_visit(node)
 
     visit_match_case = visit_MatchValue = visit_MatchSingleton = visit_MatchSequence = visit_MatchOr = visit_Match

@@ -1,4 +1,4 @@
-"""The conversation of a confined child with the daemon: frames of JSON, each with its length in four bytes before it."""
+"""The conversation of a confined child with the daemon: frames of JSON, each after its length in four bytes."""
 
 from __future__ import annotations
 

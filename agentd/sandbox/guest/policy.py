@@ -107,13 +107,19 @@ METHODS = frozenset(
     ]
 )
 """Special methods that a class may define, and that may be called by name."""
-READABLE = METHODS | {"__name__", "__qualname__", "__doc__", "__class__", "__members__", "__dataclass_fields__"}
+READABLE = METHODS - {"__set_name__", "__get__", "__set__", "__delete__"} | {
+    "__name__",
+    "__qualname__",
+    "__doc__",
+    "__class__",
+    "__members__",
+    "__dataclass_fields__",
+}
 NAMED_TUPLE = frozenset({"_asdict", "_replace", "_fields", "_make", "_field_defaults"})
 UNREADABLE = INSPECT_ATTRIBUTES | {"mro"}
 UNGUARDED = UNREADABLE | {"format", "format_map", "obj"}
 """Not to be read where no guard stands: `str.format` walks attributes, `AttributeError.obj` is anything of the host."""
 _CLASS_WORDS = METHODS | {"__slots__"}
-_PATTERNS = ("MatchValue", "MatchSingleton", "MatchSequence", "MatchStar", "MatchOr", "match_case", "Match")
 
 Visited: TypeAlias = Any
 
@@ -151,12 +157,20 @@ class Policy(RestrictingNodeTransformer):
     visit_Match = visit_match_case = visit_MatchSingleton = visit_MatchSequence = visit_MatchOr = _plain
     visit_Global = visit_Nonlocal = _plain  # names in them count only when they are assigned, and are judged there
 
+    def visit_Module(self, node: ast.Module) -> Visited:
+        return ast.fix_missing_locations(self._plain(node))
+
+    def visit_Subscript(self, node: ast.Subscript) -> Visited:
+        return self._plain(node) if isinstance(node.ctx, ast.Load) else super().visit_Subscript(node)
+
     def visit_Name(self, node: ast.Name) -> Visited:
         if not (node.id == "__name__" and isinstance(node.ctx, ast.Load)):
             self.check_name(node, node.id)
         return node
 
     def visit_Attribute(self, node: ast.Attribute) -> Visited:
+        if node.attr == "__setattr__" and isinstance(node.value, ast.Name) and node.value.id == "object":
+            return ast.copy_location(ast.Name("_object_setattr_", node.ctx), node)
         changed = not isinstance(node.ctx, ast.Load)
         if not readable(node.attr) or (changed and (node.attr.startswith("_") or node.attr in UNGUARDED)):
             self.error(node, f"the attribute {node.attr!r} is not available")
@@ -165,6 +179,12 @@ class Policy(RestrictingNodeTransformer):
             node.value = _guard("_write_", node.value)
             return node
         return ast.copy_location(_guard("_getattr_", node.value, ast.Constant(node.attr)), node)
+
+    def visit_BinOp(self, node: ast.BinOp) -> Visited:
+        node = self._plain(node)
+        return (
+            ast.copy_location(_guard("_power_", node.left, node.right), node) if isinstance(node.op, ast.Pow) else node
+        )
 
     def visit_Call(self, node: ast.Call) -> Visited:
         if not (isinstance(node.func, ast.Name) and node.func.id == "super" and not node.args):
@@ -179,9 +199,8 @@ class Policy(RestrictingNodeTransformer):
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> Visited:
         node.returns = None
-        self.check_name(node, node.name)
+        self._open_definition(node)
         self.check_function_argument_names(node)
-        node.decorator_list = [self.visit(decorator) for decorator in node.decorator_list]
         node.args = self.visit(node.args)
         self._scopes.append(node)
         node.body = self._body(node.body)
@@ -189,10 +208,7 @@ class Policy(RestrictingNodeTransformer):
         return node
 
     def visit_ClassDef(self, node: ast.ClassDef) -> Visited:
-        self.check_name(node, node.name)
-        if getattr(node, "type_params", ()):
-            self.error(node, "type parameters are not available")
-        node.decorator_list = [self.visit(decorator) for decorator in node.decorator_list]
+        self._open_definition(node)
         bases = [self.visit(base) for base in node.bases]
         for keyword in node.keywords:
             if keyword.arg == "metaclass" and ast.unparse(keyword.value) in ("ABCMeta", "abc.ABCMeta"):
@@ -204,14 +220,20 @@ class Policy(RestrictingNodeTransformer):
         self._scopes.append(node)
         node.body = self._body(node.body)
         self._scopes.pop()
-        return ast.fix_missing_locations(node)
+        return node
+
+    def _open_definition(self, node: ast.FunctionDef | ast.ClassDef) -> None:
+        self.check_name(node, node.name)
+        if getattr(node, "type_params", ()):
+            self.error(node, "type parameters are not available")
+        node.decorator_list = [self.visit(decorator) for decorator in node.decorator_list]
 
     def _body(self, statements: list[ast.stmt]) -> list[ast.stmt]:
         visited: list[ast.stmt] = []
         for statement in statements:
             new = self.visit(statement)
             visited.extend(new if isinstance(new, list) else [new] if new is not None else [])
-        return visited or [ast.Pass(lineno=1, col_offset=0, end_lineno=1, end_col_offset=0)]
+        return visited
 
     def visit_arg(self, node: ast.arg) -> Visited:
         node.annotation = None
@@ -273,9 +295,6 @@ class Policy(RestrictingNodeTransformer):
 
 
 def _guard(name: str, *arguments: ast.expr) -> ast.Call:
+    """A call of a guard; it stands where its first argument does, its parts get their places at the end."""
     call = ast.Call(ast.Name(name, ast.Load()), list(arguments), [])
-    ast.copy_location(call, arguments[0]) if arguments else None
-    for node in ast.walk(call):
-        if "lineno" in node._attributes and not hasattr(node, "lineno"):
-            ast.copy_location(node, call)
-    return call
+    return ast.copy_location(call, arguments[0]) if arguments else call

@@ -1,164 +1,102 @@
-"""One plugin in memory: compiled, loaded, and called with JSON for JSON."""
+"""A plugin that is loaded: its module level has run, and its functions can be called."""
 
 from __future__ import annotations
 
-import dataclasses
-import datetime
-import decimal
-import enum
-import fractions
+import ast
 import json
-import math
-import uuid
-from collections.abc import Callable, Iterable, Mapping
+import types
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import facades, files, gate
-from .guards import Opened, builtin_names, guard_names
+from .builtin_names import BUILT_IN, GUARDS
+from .guards import FILE, NAME
+from .outside import CURRENT, Ask, Outside
+from .plain import TooLarge, to_json
+from .policy import Policy
 
-MAX_DEPTH = 64
-MAX_ERROR = 2_000
-"""Characters."""
+MAX_MESSAGE = 2_000
+FRAME = 200
+"""Bytes that an answer has beside its result and what was printed."""
+
+
+class Refused(SyntaxError):
+    """The source says what the language of plugins does not have."""
 
 
 class Session:
-    """`ask(name, arguments)` asks the host for a capability, and raises what it refuses."""
+    """Runs the module level of `source`; `call` then answers, also when that failed.
+
+    `grants` names the capability façades that it may import, `ask` does what it requests through them.
+    """
 
     def __init__(
-        self,
-        source: str,
-        grants: Iterable[str],
-        ask: Callable[[str, dict[str, Any]], Any],
-        *,
-        seed: int = 0,
-        output_bytes: int = 1_000_000,
+        self, source: str, grants: Sequence[str], ask: Ask, seed: int = 0, output_bytes: int = 1_000_000
     ) -> None:
-        self._ask = ask
-        self._room = output_bytes
-        self._printed: list[str] = []
-        self._names: dict[str, Any] = {}
-        self._broken = self._loaded(source, frozenset(grants), seed)
+        self._output_bytes = output_bytes
+        self._outside = Outside(ask, grants, seed, output_bytes // 16)
+        self._globals: dict[str, Any] = {"__name__": NAME, "__builtins__": dict(BUILT_IN), **GUARDS}
+        loaded = self._within(lambda: exec(compiled(source), self._globals))
+        self._failure = None if loaded["ok"] else loaded
+        self._outside.loading = False
 
-    def _loaded(self, source: str, grants: frozenset[str], seed: int) -> dict[str, Any] | None:
-        """Run the top of the module; what to answer to every call when that fails."""
-        report = gate.check(source.encode("utf-8", "surrogatepass"), grants)
-        self._prefix = report.prefix
-        if report.code is None:
-            first = report.violations[0]
-            return _failed(f"SyntaxError: line {first.line}: {first.message}")
-        table = facades.facades(seed) | files.capabilities(grants, self._ask)
-        opener = files.opener(self._ask) if "files" in grants else Opened(_no_files)
-        names = builtin_names() | {"print": Opened(self._print), "open": opener}
-        self._names |= guard_names() | {
-            "__builtins__": names,
-            "_import_": lambda module, name="": facades.imported(table, module, name),
-        }
+    def call(self, entry: str, args: dict[str, Any]) -> dict[str, Any]:
+        """`{"ok": True, "result": JSON, "printed"}` or `{"ok": False, "error", "limit", "printed"}`; raises nothing.
+
+        `limit` is `output` or `memory` where one of these was met, None otherwise.
+        """
+        if self._failure is not None:
+            return dict(self._failure)
+        return self._within(lambda: self._entry(entry)(**args))
+
+    def _entry(self, entry: str) -> Callable[..., Any]:
+        function = None if entry.startswith("_") else self._globals.get(entry)
+        if isinstance(function, types.FunctionType):
+            return function
+        there = [
+            name for name, value in self._globals.items() if name[0] != "_" and isinstance(value, types.FunctionType)
+        ]
+        raise NameError(f"there is no function {entry!r}; there are {', '.join(there) or 'none'}")
+
+    def _within(self, act: Callable[[], Any]) -> dict[str, Any]:
+        token = CURRENT.set(self._outside)
         try:
-            exec(report.code, self._names)
-        except BaseException as error:
-            return _told(error)
-        return None
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return self._ended(act)
+        finally:
+            CURRENT.reset(token)
 
-    def call(self, entry: str, args: Mapping[str, Any]) -> dict[str, Any]:
-        """A result or an error, as JSON values; never raises."""
-        self._printed.clear()
-        if self._broken is not None:
-            return self._broken
-        function = self._names.get(entry)
-        if entry.startswith("_") or not callable(function):
-            return _failed(f"NameError: there is no function {entry!r:.100}")
+    def _ended(self, act: Callable[[], Any]) -> dict[str, Any]:
         try:
-            found = plain(function(**args))
-            text = json.dumps(found, allow_nan=False)
-        except BaseException as error:
-            return _told(error) | {"printed": "".join(self._printed)}
-        if len(text) > self._room:
-            return _failed(f"the result has {len(text)} characters, {self._room} are allowed", "output")
-        return {"ok": True, "result": found, "printed": "".join(self._printed)}
+            value = act()
+            self._outside.close_files()
+            printed = self._outside.take_printed()
+            result, _ = to_json(value, self._output_bytes - len(json.dumps(printed)) - FRAME)
+            return {"ok": True, "result": result, "printed": printed}
+        except BaseException as error:  # whatever a plugin raises, SystemExit too, is its answer
+            return self._failed(error)
 
-    def _print(self, *values: Any, sep: Any = " ", end: Any = "\n", file: Any = None, flush: bool = False) -> None:
-        text = str(" " if sep is None else sep).join(map(str, values)) + str("\n" if end is None else end)
-        if sum(map(len, self._printed)) + len(text) > self._room:
-            raise _Full(f"more than {self._room} characters were printed")
-        self._printed.append(text)
+    def _failed(self, error: BaseException) -> dict[str, Any]:
+        limit = "output" if isinstance(error, TooLarge) else "memory" if isinstance(error, MemoryError) else None
+        return {"ok": False, "error": told(error), "limit": limit, "printed": self._outside.take_printed()}
 
 
-class _Full(BaseException):
-    """Past every `except Exception` of a plugin."""
+def compiled(source: str) -> types.CodeType:
+    """The code of a module. Raises Refused with each line that is refused, SyntaxError, or what compiling raises."""
+    tree = ast.parse(source, FILE)
+    policy = Policy()
+    tree = policy.visit(tree)
+    if policy.refusals:
+        raise Refused("; ".join(f"line {line}: {message}" for line, message in policy.refusals))
+    # Else this module's own `from __future__` would hold in there.
+    return compile(tree, FILE, "exec", dont_inherit=True)
 
 
-def _no_files(*_: Any, **__: Any) -> Any:
-    raise PermissionError("this plugin has no permission to open files")
-
-
-def _told(error: BaseException) -> dict[str, Any]:
-    limit = "output" if isinstance(error, _Full) else "memory" if isinstance(error, MemoryError) else None
+def told(error: BaseException) -> str:
+    """`ValueError: its words`, whatever the error does when it is asked for them."""
     try:
-        said = str(error)
+        words = str(error)
     except BaseException:
-        said = ""
-    name = type(error).__name__
-    return _failed(f"{name}: {said}" if said else name, limit)
-
-
-def _failed(message: str, limit: str | None = None) -> dict[str, Any]:
-    told = message[:MAX_ERROR].encode("utf-8", "backslashreplace").decode()
-    return {"ok": False, "error": told, "limit": limit, "printed": ""}
-
-
-def plain(value: Any, depth: int = 0) -> Any:
-    """The value as JSON has it. Raises `TypeError` for what has no such form."""
-    if depth > MAX_DEPTH:
-        raise ValueError(f"the result is nested more than {MAX_DEPTH} deep")
-    if value is None or value is True or value is False:
-        return value
-    kind = type(value)
-    if issubclass(kind, enum.Enum):
-        return plain(value.value, depth + 1)
-    if issubclass(kind, str):
-        return str.__str__(value).encode("utf-8", "backslashreplace").decode()
-    if issubclass(kind, int):
-        return int.__index__(value)
-    if issubclass(kind, float):
-        return _number(float.__float__(value))
-    if issubclass(kind, dict):
-        return {_key(key): plain(each, depth + 1) for key, each in dict.items(value)}
-    if issubclass(kind, tuple) and hasattr(kind, "_fields"):
-        return {str(key): plain(each, depth + 1) for key, each in zip(kind._fields, value, strict=True)}
-    if issubclass(kind, list | tuple):
-        return [plain(each, depth + 1) for each in value]
-    if issubclass(kind, set | frozenset):
-        return sorted((plain(each, depth + 1) for each in value), key=repr)
-    return _other(value, kind, depth)
-
-
-def _other(value: Any, kind: type, depth: int) -> Any:
-    if issubclass(kind, decimal.Decimal | fractions.Fraction):
-        number = float(value)
-        return int(number) if number.is_integer() and abs(number) < 2**53 else _number(number)
-    if issubclass(kind, datetime.date | datetime.time | datetime.datetime):
-        return str(value.isoformat())
-    if issubclass(kind, bytes | bytearray):
-        return bytes(value).decode("utf-8", "backslashreplace")
-    if issubclass(kind, uuid.UUID | datetime.timedelta):
-        return str(value)
-    if dataclasses.is_dataclass(kind):
-        return {field.name: plain(getattr(value, field.name), depth + 1) for field in dataclasses.fields(kind)}
-    if hasattr(kind, "__next__") or kind in (type({}.keys()), type({}.values()), type({}.items()), range):
-        return [plain(each, depth + 1) for each in value]
-    if kind.__name__ == "deque":
-        return [plain(each, depth + 1) for each in value]
-    raise TypeError(f"the result contains a {kind.__name__}, which is no JSON value")
-
-
-def _number(value: float) -> float | str:
-    return value if math.isfinite(value) else str(value)
-
-
-def _key(key: Any) -> str:
-    found = plain(key)
-    if isinstance(found, str):
-        return found
-    if found is None or isinstance(found, bool | int | float):
-        return json.dumps(found)
-    raise TypeError(f"a {type(key).__name__} cannot be a key of a JSON object")
+        words = "(its text could not be had)"
+    return f"{type(error).__name__}: {words[:MAX_MESSAGE]}".encode("utf-8", "replace").decode()

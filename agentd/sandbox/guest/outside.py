@@ -1,0 +1,62 @@
+"""What a plugin has of the world: requests to the host, random numbers from a seed, and a place for what it prints."""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Callable, Collection
+from contextvars import ContextVar
+from typing import Any, TypeAlias
+
+Ask: TypeAlias = Callable[[str, dict[str, Any]], Any]
+"""Asks the host for a capability, such as `files.read_text` with `{"path": ...}`; raises what the host refuses with."""
+
+
+class Outside:
+    """Of one session. `loading`: while a module is loaded it asks for nothing and prints nothing."""
+
+    def __init__(self, ask: Ask, grants: Collection[str], seed: int, print_characters: int) -> None:
+        self._ask = ask
+        self.grants = frozenset(grants)
+        self.random = random.Random(seed)
+        self.loading = True
+        self._files: list[io.IOBase] = []
+        self._printed = io.StringIO()
+        self._room = print_characters
+
+    def request(self, name: str, **parameters: Any) -> Any:
+        grant = name.partition(".")[0]
+        if grant not in self.grants:
+            raise PermissionError(f"{name} is not granted to this plugin")
+        if self.loading:
+            raise PermissionError(f"{name} while the module is loaded: call it in a function")
+        return self._ask(name, parameters)
+
+    def print(self, text: str) -> None:
+        if not self.loading:
+            kept = text[: self._room]
+            self._room -= len(kept)
+            self._printed.write(kept)
+
+    def take_printed(self) -> str:
+        text = self._printed.getvalue()
+        self._room += len(text)
+        self._printed = io.StringIO()
+        return text
+
+    def keep(self, file: io.IOBase) -> None:
+        self._files.append(file)
+
+    def close_files(self) -> None:
+        """Send what was written to files that nobody closed."""
+        files, self._files = self._files, []
+        for file in files:
+            file.close()
+
+
+CURRENT: ContextVar[Outside] = ContextVar("outside")
+"""Of the session whose plugin runs."""
+
+
+def request(name: str, **parameters: Any) -> Any:
+    return CURRENT.get().request(name, **parameters)
