@@ -51,16 +51,17 @@ html.parser: HTMLParser
 io: StringIO BytesIO TextIOWrapper SEEK_SET SEEK_CUR SEEK_END UnsupportedOperation
 ipaddress: ip_address ip_network ip_interface IPv4Address IPv4Network IPv4Interface IPv6Address IPv6Network
 ipaddress: IPv6Interface AddressValueError NetmaskValueError summarize_address_range collapse_addresses
-itertools: accumulate batched chain combinations combinations_with_replacement compress count cycle dropwhile filterfalse
-itertools: groupby islice pairwise permutations product repeat starmap takewhile tee zip_longest
+itertools: accumulate batched chain combinations combinations_with_replacement compress count cycle dropwhile
+itertools: filterfalse groupby islice pairwise permutations product repeat starmap takewhile tee zip_longest
 json: loads dumps load dump JSONDecodeError JSONEncoder JSONDecoder
 keyword: iskeyword issoftkeyword kwlist softkwlist
-math: acos acosh asin asinh atan atan2 atanh cbrt ceil comb copysign cos cosh degrees dist e erf erfc exp exp2 expm1 fabs
-math: factorial floor fmod frexp fsum gamma gcd hypot inf isclose isfinite isinf isnan isqrt lcm ldexp lgamma log log10
-math: log1p log2 modf nan nextafter perm pi pow prod radians remainder sin sinh sqrt sumprod tan tanh tau trunc ulp
+math: acos acosh asin asinh atan atan2 atanh cbrt ceil comb copysign cos cosh degrees dist e erf erfc exp exp2 expm1
+math: fabs factorial floor fmod frexp fsum gamma gcd hypot inf isclose isfinite isinf isnan isqrt lcm ldexp lgamma log
+math: log10 log1p log2 modf nan nextafter perm pi pow prod radians remainder sin sinh sqrt sumprod tan tanh tau
+math: trunc ulp
 numbers: Number Complex Real Rational Integral
-operator: abs add and_ concat contains countOf delitem eq floordiv ge getitem gt iadd index indexOf inv invert is_ is_not
-operator: itemgetter le length_hint lshift lt matmul mod mul ne neg not_ or_ pos pow rshift sub truediv truth xor
+operator: abs add and_ concat contains countOf delitem eq floordiv ge getitem gt iadd index indexOf inv invert is_
+operator: is_not itemgetter le length_hint lshift lt matmul mod mul ne neg not_ or_ pos pow rshift sub truediv truth xor
 operator: isub imul ior iand
 os.path: join basename dirname splitext split normpath commonprefix commonpath isabs normcase sep extsep
 pprint: pformat
@@ -77,8 +78,8 @@ tomllib: loads load TOMLDecodeError
 types: MappingProxyType
 unicodedata: bidirectional category combining decimal decomposition digit east_asian_width is_normalized lookup mirrored
 unicodedata: name normalize numeric unidata_version
-urllib.parse: quote quote_plus quote_from_bytes unquote unquote_plus unquote_to_bytes urlencode urljoin urlparse urlsplit
-urllib.parse: urlunparse urlunsplit urldefrag parse_qs parse_qsl ParseResult SplitResult
+urllib.parse: quote quote_plus quote_from_bytes unquote unquote_plus unquote_to_bytes urlencode urljoin urlparse
+urllib.parse: urlsplit urlunparse urlunsplit urldefrag parse_qs parse_qsl ParseResult SplitResult
 uuid: UUID uuid3 uuid5 NAMESPACE_DNS NAMESPACE_URL NAMESPACE_OID NAMESPACE_X500
 zlib: adler32 crc32 compress error
 """

@@ -138,6 +138,7 @@ def open_file(
 class Path:
     """A small `pathlib.Path`: pure paths, and the files that the plugin was granted."""
 
+    text: str
     __slots__ = ("text",)
 
     def __init__(self, *parts: Any) -> None:

@@ -9,7 +9,9 @@ from types import CodeType
 from typing import NamedTuple
 
 from . import facades
-from .language import METHODS, UNSAFE, Violation, compiled, imports, is_dunder, prefix_for
+from .language import Violation, compiled, imports, is_dunder
+from .policy import METHODS
+from .policy import UNREADABLE as UNSAFE
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 60
@@ -35,19 +37,18 @@ class Report(NamedTuple):
     violations: list[Violation]
     entries: list[str]
     code: CodeType | None
-    prefix: str
 
 
 def check(source: bytes, grants: Iterable[str]) -> Report:
     """Look at a source, and compile it when it may run."""
     found = list(_text(source))
     if found:
-        return Report(found, [], None, "")
+        return Report(found, [], None)
     try:
         tree = ast.parse(source.decode("utf-8-sig"), "plugin")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         hint = "write one Python file, complete and without anything around it"
-        return Report([Violation(getattr(error, "lineno", None) or 1, "syntax", str(error), hint)], [], None, "")
+        return Report([Violation(getattr(error, "lineno", None) or 1, "syntax", str(error), hint)], [], None)
     found = list(_size(tree)) or [
         *_imports(tree, frozenset(grants)),
         *_names(tree),
@@ -55,11 +56,10 @@ def check(source: bytes, grants: Iterable[str]) -> Report:
         *_complexity(tree),
     ]
     entries = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
-    prefix = prefix_for(tree)
     code = None
     if not found:
-        code, found = compiled(tree, prefix)
-    return Report(sorted(set(found)), entries, code, prefix)
+        code, found = compiled(tree)
+    return Report(sorted(set(found)), entries, code)
 
 
 def _text(source: bytes) -> Iterator[Violation]:
@@ -115,11 +115,10 @@ def _size(tree: ast.AST) -> Iterator[Violation]:
 
 
 def _imports(tree: ast.AST, grants: frozenset[str]) -> Iterator[Violation]:
-    allowed = facades.names() | (grants & CAPABILITIES) | ({"pathlib"} if "files" in grants else set())
-    for node, module, name in imports(tree):
-        line = getattr(node, "lineno", 1)
+    allowed = {"__future__", *facades.FACADES} | (grants & CAPABILITIES)
+    for line, module, name in imports(tree):
         if module not in allowed:
-            granted = "ask for the permission in the spec" if module in CAPABILITIES | {"pathlib"} else ""
+            granted = "ask for the permission in the spec" if module in CAPABILITIES else ""
             yield Violation(
                 line,
                 "import",

@@ -258,7 +258,7 @@ def checked_bases(*bases: Any) -> Sequence[Any]:
     return resolved
 
 
-def safe_super(of_class: type, instance: Any) -> Any:
+def safe_super(of_class: Any, instance: Any) -> Any:
     """`_super_`: only from a class of the plugin on, so that no façade's own method can be walked past."""
     if not (isinstance(of_class, type) and of_plugin(of_class)):
         raise TypeError("super() works in a method only")

@@ -63,6 +63,8 @@ class _Conversion:
             return {
                 field.name: self.convert(getattr(value, field.name), depth + 1) for field in dataclasses.fields(value)
             }
+        if isinstance(value, (decimal.Decimal, fractions.Fraction)):
+            return _number(float(value)) if not float(value).is_integer() else int(value)
         for kinds, words in _AS_TEXT:
             if isinstance(value, kinds):
                 return self._text(words(value))
@@ -107,17 +109,21 @@ def _items(value: Any) -> Iterable[Any]:
         except TypeError:
             return sorted(value, key=repr)
     if isinstance(value, _LISTS):
-        return value
+        return iter(value)  # type: ignore[call-overload, no-any-return]
     raise TypeError(
         f"the result holds a {type(value).__name__}, which JSON cannot hold: return dicts, lists, texts and numbers"
     )
 
 
-def _base64(value: Any) -> str:
-    return base64.b64encode(value).decode()
+def _text_of(data: Any) -> str:
+    """Text where it is one, base64 otherwise."""
+    try:
+        return bytes(data).decode("utf-8")
+    except UnicodeDecodeError:
+        return base64.b64encode(data).decode()
 
 
-_VIEWS = (type({}.keys()), type({}.values()), type({}.items()))
+_VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
 _LISTS = (
     list,
     tuple,
@@ -133,6 +139,6 @@ _LISTS = (
 )
 _AS_TEXT: Final[tuple[tuple[tuple[type, ...], Callable[[Any], str]], ...]] = (
     ((datetime.datetime, datetime.date, datetime.time), lambda value: value.isoformat()),
-    ((datetime.timedelta, decimal.Decimal, fractions.Fraction, uuid.UUID, Path), str),
-    ((bytes, bytearray), _base64),
+    ((datetime.timedelta, uuid.UUID, Path), str),
+    ((bytes, bytearray), _text_of),
 )

@@ -10,102 +10,16 @@ from __future__ import annotations
 import ast
 from typing import Any, TypeAlias
 
-from RestrictedPython import RestrictingNodeTransformer
-from RestrictedPython.transformer import INSPECT_ATTRIBUTES
+from RestrictedPython.transformer import INSPECT_ATTRIBUTES, RestrictingNodeTransformer
 
-METHODS = frozenset(
-    f"__{name}__"
-    for name in [
-        "init",
-        "new",
-        "post_init",
-        "repr",
-        "str",
-        "format",
-        "bytes",
-        "bool",
-        "hash",
-        "len",
-        "length_hint",
-        "contains",
-        "iter",
-        "next",
-        "reversed",
-        "getitem",
-        "setitem",
-        "delitem",
-        "missing",
-        "call",
-        "enter",
-        "exit",
-        "eq",
-        "ne",
-        "lt",
-        "le",
-        "gt",
-        "ge",
-        "add",
-        "sub",
-        "mul",
-        "truediv",
-        "floordiv",
-        "mod",
-        "divmod",
-        "pow",
-        "lshift",
-        "rshift",
-        "and",
-        "or",
-        "xor",
-        "matmul",
-        "radd",
-        "rsub",
-        "rmul",
-        "rtruediv",
-        "rfloordiv",
-        "rmod",
-        "rdivmod",
-        "rpow",
-        "rlshift",
-        "rrshift",
-        "rand",
-        "ror",
-        "rxor",
-        "rmatmul",
-        "iadd",
-        "isub",
-        "imul",
-        "itruediv",
-        "ifloordiv",
-        "imod",
-        "ipow",
-        "ilshift",
-        "irshift",
-        "iand",
-        "ior",
-        "ixor",
-        "imatmul",
-        "neg",
-        "pos",
-        "abs",
-        "invert",
-        "int",
-        "float",
-        "complex",
-        "index",
-        "round",
-        "trunc",
-        "floor",
-        "ceil",
-        "getattr",
-        "get",
-        "set",
-        "delete",
-        "set_name",
-        "init_subclass",
-        "class_getitem",
-    ]
-)
+_METHODS = """
+init new post_init repr str format bytes bool hash len length_hint contains iter next reversed getitem setitem delitem
+missing call enter exit eq ne lt le gt ge add sub mul truediv floordiv mod divmod pow lshift rshift and or xor matmul
+radd rsub rmul rtruediv rfloordiv rmod rdivmod rpow rlshift rrshift rand ror rxor rmatmul iadd isub imul itruediv
+ifloordiv imod ipow ilshift irshift iand ior ixor imatmul neg pos abs invert int float complex index round trunc floor
+ceil getattr get set delete set_name init_subclass class_getitem
+"""
+METHODS = frozenset(f"__{name}__" for name in _METHODS.split())
 """Special methods that a class may define, and that may be called by name."""
 READABLE = METHODS - {"__set_name__", "__get__", "__set__", "__delete__"} | {
     "__name__",
@@ -113,13 +27,11 @@ READABLE = METHODS - {"__set_name__", "__get__", "__set__", "__delete__"} | {
     "__doc__",
     "__class__",
     "__members__",
-    "__dataclass_fields__",
 }
 NAMED_TUPLE = frozenset({"_asdict", "_replace", "_fields", "_make", "_field_defaults"})
 UNREADABLE = INSPECT_ATTRIBUTES | {"mro"}
 UNGUARDED = UNREADABLE | {"format", "format_map", "obj"}
 """Not to be read where no guard stands: `str.format` walks attributes, `AttributeError.obj` is anything of the host."""
-_CLASS_WORDS = METHODS | {"__slots__"}
 
 Visited: TypeAlias = Any
 
@@ -145,7 +57,7 @@ class Policy(RestrictingNodeTransformer):
 
     def check_name(self, node: Any, name: str | None, allow_magic_methods: bool = False) -> None:
         in_class = bool(self._scopes) and isinstance(self._scopes[-1], ast.ClassDef)
-        if name and name.startswith("_") and name != "_" and not (in_class and name in _CLASS_WORDS):
+        if name and name.startswith("_") and name != "_" and not (in_class and name in METHODS):
             self.error(node, f"the name {name!r} is not available: it starts with an underscore")
 
     def _plain(self, node: Any) -> Visited:

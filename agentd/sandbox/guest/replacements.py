@@ -29,6 +29,28 @@ MAX_PATTERN = 2_000
 MAX_UNPACKED = 64_000_000
 MAX_LITERAL = 100_000
 
+_HINTS = """
+Any Optional Union Literal Final ClassVar Annotated Concatenate Self NoReturn Never LiteralString
+Required NotRequired TypeAlias TypeGuard AnyStr SupportsInt SupportsFloat SupportsIndex Unpack
+ReadOnly
+"""
+_ABSTRACT = """
+Callable Collection Container Generator Hashable ItemsView Iterable Iterator KeysView Mapping
+MappingView MutableMapping MutableSequence MutableSet Reversible Sequence Sized ValuesView
+"""
+_CONFIG = """
+Error NoSectionError DuplicateSectionError DuplicateOptionError NoOptionError InterpolationError
+ParsingError MissingSectionHeaderError BasicInterpolation ExtendedInterpolation
+"""
+_DRAWN = """
+betavariate choice choices expovariate gammavariate gauss getrandbits lognormvariate normalvariate
+paretovariate randbytes randint random randrange sample seed shuffle triangular uniform
+vonmisesvariate weibullvariate
+"""
+_PATTERNS = "search match fullmatch split findall finditer sub subn"
+_LOGGED = "debug info warning error exception critical"
+_ELEMENTS = "Element SubElement Comment QName ParseError tostring"
+
 
 # re: a pattern that repeats a repetition takes exponential time; what slips through meets the clock of the executor.
 
@@ -100,7 +122,7 @@ def decompress(data: bytes, /, wbits: int = 15, bufsize: int = 0) -> bytes:
     return unpacked
 
 
-def literal_eval(text: str) -> Any:
+def literal_eval(text: Any) -> Any:
     if not isinstance(text, str) or len(text) > MAX_LITERAL:
         raise ValueError(f"a literal is a str of at most {MAX_LITERAL} characters")
     return ast.literal_eval(text)
@@ -172,7 +194,7 @@ def dataclass(kind: Any = None, /, **options: Any) -> Any:
             raise TypeError("a str cannot be a dataclass")
         made = dataclasses.dataclass(**options)(kind)
         names = getattr(made, "__match_args__", ())
-        made.__match_args__ = tuple(itertools.takewhile(lambda name: name not in UNGUARDED, names))
+        setattr(made, "__match_args__", tuple(itertools.takewhile(lambda name: name not in UNGUARDED, names)))  # noqa: B010
         return made
 
     return decorate if kind is None else decorate(kind)
@@ -264,62 +286,34 @@ def _same(value: Any) -> Any:
 _HINT = Hint()
 _TYPING: dict[str, Any] = {
     **dict.fromkeys(
-        [
-            "Any",
-            "Optional",
-            "Union",
-            "Literal",
-            "Final",
-            "ClassVar",
-            "Annotated",
-            "Concatenate",
-            "Self",
-            "NoReturn",
-            "Never",
-            "LiteralString",
-            "Required",
-            "NotRequired",
-            "TypeAlias",
-            "TypeGuard",
-            "AnyStr",
-            "Text",
-            "SupportsInt",
-            "SupportsFloat",
-            "SupportsIndex",
-            "Unpack",
-            "ReadOnly",
-        ],
+        _HINTS.split(),
         _HINT,
     ),
-    **dict(List=list, Dict=dict, Set=set, FrozenSet=frozenset, Tuple=tuple, Type=_HINT, Text=str),
-    **dict(Counter=collections.Counter, Deque=collections.deque, DefaultDict=collections.defaultdict),
-    **dict(OrderedDict=collections.OrderedDict, ChainMap=collections.ChainMap, Pattern=re.Pattern, Match=re.Match),
-    **{
-        name: getattr(collections.abc, name)
-        for name in [
-            "Callable",
-            "Collection",
-            "Container",
-            "Generator",
-            "Hashable",
-            "ItemsView",
-            "Iterable",
-            "Iterator",
-            "KeysView",
-            "Mapping",
-            "MappingView",
-            "MutableMapping",
-            "MutableSequence",
-            "MutableSet",
-            "Reversible",
-            "Sequence",
-            "Sized",
-            "ValuesView",
-        ]
-    },
-    **dict(AbstractSet=collections.abc.Set, IO=_HINT, TextIO=_HINT, BinaryIO=_HINT, TYPE_CHECKING=False),
+    "List": list,
+    "Dict": dict,
+    "Set": set,
+    "FrozenSet": frozenset,
+    "Tuple": tuple,
+    "Type": _HINT,
+    "Text": str,
+    "Counter": collections.Counter,
+    "Deque": collections.deque,
+    "DefaultDict": collections.defaultdict,
+    "OrderedDict": collections.OrderedDict,
+    "ChainMap": collections.ChainMap,
+    "Pattern": re.Pattern,
+    "Match": re.Match,
+    **{name: getattr(collections.abc, name) for name in _ABSTRACT.split()},
+    "AbstractSet": collections.abc.Set,
+    "IO": _HINT,
+    "TextIO": _HINT,
+    "BinaryIO": _HINT,
+    "TYPE_CHECKING": False,
     **dict.fromkeys(["overload", "final", "runtime_checkable", "no_type_check", "override"], _same),
-    **dict(TypedDict=TypedDict, Generic=Generic, Protocol=Generic, NamedTuple=typed_namedtuple),
+    "TypedDict": TypedDict,
+    "Generic": Generic,
+    "Protocol": Generic,
+    "NamedTuple": typed_namedtuple,
     "TypeVar": lambda *_, **__: _HINT,
     "ParamSpec": lambda *_, **__: _HINT,
     "NewType": lambda name, kind: _same,
@@ -345,11 +339,11 @@ class _Reads:
         return found
 
 
-class ConfigParser(_Reads, configparser.ConfigParser):
+class ConfigParser(_Reads, configparser.ConfigParser):  # type: ignore[misc]
     pass
 
 
-class RawConfigParser(_Reads, configparser.RawConfigParser):
+class RawConfigParser(_Reads, configparser.RawConfigParser):  # type: ignore[misc]
     pass
 
 
@@ -362,7 +356,7 @@ def parse_xml(text: str | bytes) -> ET.Element:
 
 class ElementTree:
     def __init__(self, element: Any = None, file: Any = None) -> None:
-        self._root = parse_file(file)._root if file is not None else element
+        self._root: Any = parse_file(file).getroot() if file is not None else element
 
     def getroot(self) -> Any:
         return self._root
@@ -407,7 +401,9 @@ def unescape_xml(data: str, entities: Any = None) -> str:
 def quoteattr(data: str, entities: Any = None) -> str:
     text = escape_xml(data, {**(entities or {}), "\n": "&#10;", "\r": "&#13;", "\t": "&#9;"})
     if '"' in text:
-        return f"'{text}'" if "'" not in text else '"%s"' % text.replace('"', "&quot;")
+        if "'" not in text:
+            return f"'{text}'"
+        text = text.replace('"', "&quot;")
     return f'"{text}"'
 
 
@@ -516,25 +512,11 @@ REPLACED: Final[dict[str, dict[str, Any]]] = {
     "configparser": {
         "ConfigParser": ConfigParser,
         "RawConfigParser": RawConfigParser,
-        **{
-            name: getattr(configparser, name)
-            for name in [
-                "Error",
-                "NoSectionError",
-                "DuplicateSectionError",
-                "DuplicateOptionError",
-                "NoOptionError",
-                "InterpolationError",
-                "ParsingError",
-                "MissingSectionHeaderError",
-                "BasicInterpolation",
-                "ExtendedInterpolation",
-            ]
-        },
+        **{name: getattr(configparser, name) for name in _CONFIG.split()},
     },
     "contextlib": {"contextmanager": contextmanager},
     "dataclasses": {"dataclass": dataclass},
-    "enum": dict(Enum=Enum, IntEnum=IntEnum, StrEnum=StrEnum, Flag=Flag, IntFlag=IntFlag, unique=unique),
+    "enum": {"Enum": Enum, "IntEnum": IntEnum, "StrEnum": StrEnum, "Flag": Flag, "IntFlag": IntFlag, "unique": unique},
     "functools": {
         "wraps": wraps,
         "update_wrapper": update_wrapper,
@@ -546,73 +528,53 @@ REPLACED: Final[dict[str, dict[str, Any]]] = {
         "Logger": Logger,
         "getLogger": Logger,
         "basicConfig": lambda **_: None,
-        **{name: getattr(Logger(), name) for name in ["debug", "info", "warning", "error", "exception", "critical"]},
-        **dict(DEBUG=10, INFO=20, WARNING=30, ERROR=40, CRITICAL=50),
+        **{name: getattr(Logger(), name) for name in _LOGGED.split()},
+        "DEBUG": 10,
+        "INFO": 20,
+        "WARNING": 30,
+        "ERROR": 40,
+        "CRITICAL": 50,
     },
     "operator": {"attrgetter": attrgetter, "methodcaller": methodcaller},
-    "os": dict(sep="/", linesep="\n", extsep=".", listdir=files.list_names, makedirs=lambda *_, **__: None),
-    "os.path": dict(exists=files.exists, isfile=files.exists),
+    "os": {"sep": "/", "linesep": "\n", "extsep": ".", "listdir": files.list_names, "makedirs": lambda *_, **__: None},
+    "os.path": {"exists": files.exists, "isfile": files.exists},
     "pathlib": dict.fromkeys(("Path", "PurePath", "PosixPath", "PurePosixPath"), files.Path),
     "pprint": {"pprint": pretty_print, "pp": pretty_print},
     "random": {
         "Random": Random,
-        **{
-            name: _drawn(name)
-            for name in [
-                "betavariate",
-                "choice",
-                "choices",
-                "expovariate",
-                "gammavariate",
-                "gauss",
-                "getrandbits",
-                "lognormvariate",
-                "normalvariate",
-                "paretovariate",
-                "randbytes",
-                "randint",
-                "random",
-                "randrange",
-                "sample",
-                "seed",
-                "shuffle",
-                "triangular",
-                "uniform",
-                "vonmisesvariate",
-                "weibullvariate",
-            ]
-        },
+        **{name: _drawn(name) for name in _DRAWN.split()},
     },
     "re": {
         "compile": _pattern,
-        **{
-            name: _search(name)
-            for name in ["search", "match", "fullmatch", "split", "findall", "finditer", "sub", "subn"]
-        },
+        **{name: _search(name) for name in _PATTERNS.split()},
     },
     "shlex": {"split": split_words},
     "types": {"SimpleNamespace": SimpleNamespace},
     "typing": _TYPING,
     "uuid": {"uuid4": uuid4},
     "xml.etree.ElementTree": {
-        **{name: getattr(ET, name) for name in ["Element", "SubElement", "Comment", "QName", "ParseError", "tostring"]},
-        **dict(fromstring=parse_xml, XML=parse_xml, parse=parse_file, ElementTree=ElementTree, indent=indent),
+        **{name: getattr(ET, name) for name in _ELEMENTS.split()},
+        "fromstring": parse_xml,
+        "XML": parse_xml,
+        "parse": parse_file,
+        "ElementTree": ElementTree,
+        "indent": indent,
     },
-    "xml.sax.saxutils": dict(escape=escape_xml, unescape=unescape_xml, quoteattr=quoteattr),
+    "xml.sax.saxutils": {"escape": escape_xml, "unescape": unescape_xml, "quoteattr": quoteattr},
     "zlib": {"decompress": decompress},
 }
 """By module; added to what is taken as it is."""
 
 GRANTED: Final[dict[str, dict[str, Any]]] = {
-    "files": dict(
-        read_text=files.read_text,
-        read_bytes=files.read_bytes,
-        write_text=files.write_text,
-        write_bytes=files.write_bytes,
-        exists=files.exists,
-        list=files.list_names,
-        open=files.open_file,
-    ),
+    "files": {
+        "read_text": files.read_text,
+        "read_bytes": files.read_bytes,
+        "write_text": files.write_text,
+        "write_bytes": files.write_bytes,
+        "exists": files.exists,
+        "list": files.list_names,
+        "open": files.open_file,
+    },
     "http": {"get": http_get},
     "plugin": {"Error": TestedPluginError},
 }

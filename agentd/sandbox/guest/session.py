@@ -11,9 +11,9 @@ from typing import Any
 
 from .builtin_names import BUILT_IN, GUARDS
 from .guards import FILE, NAME
+from .language import compiled
 from .outside import CURRENT, Ask, Outside
 from .plain import TooLarge, to_json
-from .policy import Policy
 
 MAX_MESSAGE = 2_000
 FRAME = 200
@@ -36,7 +36,7 @@ class Session:
         self._output_bytes = output_bytes
         self._outside = Outside(ask, grants, seed, output_bytes // 16)
         self._globals: dict[str, Any] = {"__name__": NAME, "__builtins__": dict(BUILT_IN), **GUARDS}
-        loaded = self._within(lambda: exec(compiled(source), self._globals))
+        loaded = self._within(lambda: exec(code_of(source), self._globals))
         self._failure = None if loaded["ok"] else loaded
         self._outside.loading = False
 
@@ -53,10 +53,9 @@ class Session:
         function = None if entry.startswith("_") else self._globals.get(entry)
         if isinstance(function, types.FunctionType):
             return function
-        there = [
-            name for name, value in self._globals.items() if name[0] != "_" and isinstance(value, types.FunctionType)
-        ]
-        raise NameError(f"there is no function {entry!r}; there are {', '.join(there) or 'none'}")
+        there = (name for name, value in self._globals.items() if isinstance(value, types.FunctionType))
+        names = ", ".join(name for name in there if not name.startswith("_"))
+        raise NameError(f"there is no function {entry[:100]!r}; there are {names or 'none'}")
 
     def _within(self, act: Callable[[], Any]) -> dict[str, Any]:
         token = CURRENT.set(self._outside)
@@ -82,15 +81,12 @@ class Session:
         return {"ok": False, "error": told(error), "limit": limit, "printed": self._outside.take_printed()}
 
 
-def compiled(source: str) -> types.CodeType:
-    """The code of a module. Raises Refused with each line that is refused, SyntaxError, or what compiling raises."""
-    tree = ast.parse(source, FILE)
-    policy = Policy()
-    tree = policy.visit(tree)
-    if policy.refusals:
-        raise Refused("; ".join(f"line {line}: {message}" for line, message in policy.refusals))
-    # Else this module's own `from __future__` would hold in there.
-    return compile(tree, FILE, "exec", dont_inherit=True)
+def code_of(source: str) -> types.CodeType:
+    """The code of a module. Raises Refused with each line that is refused, and SyntaxError."""
+    code, violations = compiled(ast.parse(source, FILE))
+    if code is None:
+        raise Refused("; ".join(f"line {found.line}: {found.message}" for found in violations))
+    return code
 
 
 def told(error: BaseException) -> str:
