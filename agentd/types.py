@@ -557,6 +557,8 @@ class Scope:
     cancel: threading.Event = field(default_factory=threading.Event)
     deadline: float | None = None
     """Unix seconds after which nothing may run on."""
+    model: str = ""
+    """The model that asks for it; empty for a person."""
 
 
 class Clock(Protocol):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import combinations
 
 from agentd.agent.context import prompt_data
@@ -35,14 +36,14 @@ _MUST_EXIST = (Grounding.FILE, Grounding.FOLDER, Grounding.PATH)
 class Compact:
     """Plans by cutting a request where its parts read better than the whole, and acts on the likeliest reading."""
 
-    tools: Iterable[Tool]
     role: str = "planner"
     patience: int = 0
-    reader: Reader = field(init=False)
+    reader: Callable[[tuple[Tool, ...]], Reader] = field(init=False)
+    """Reads requests as services of these tools; what was learnt of a set of them is kept while it stays the same."""
 
     def __post_init__(self) -> None:
         ends = {End(name): examples for name, examples in tomllib.loads(prompt_data("ends.toml")).items()}
-        self.reader = Reader(services(self.tools, ends))
+        self.reader = lru_cache(maxsize=4)(lambda tools: Reader(services(tools, ends)))
 
     def plan(self, work: Work) -> Plan:
         goal = " ".join(work.task.goal.split())
@@ -55,12 +56,12 @@ class Compact:
         joints = [m for m in _JOINT.finditer(goal) if not _inside_quotes(goal, m.start())][: MOST_STEPS - 1]
         if not joints:
             return Plan(steps=(Step(intent=goal),))
-        model, names = work.model(self.role), _names(work, goal)
+        reader, model, names = self.reader(work.offer()), work.model(self.role), _names(work, goal)
         ways = [cut for count in range(len(joints) + 1) for cut in combinations(joints, count)]
         parts_of = {cut: _parts(goal, cut) for cut in ways}
         best: dict[tuple[str, bool], Reading] = {}
         for later, part in dict.fromkeys((n > 0, part) for parts in parts_of.values() for n, part in enumerate(parts)):
-            best[part, later] = self.reader.read(part, model, names, "it" if later else "")[0]
+            best[part, later] = reader.read(part, model, names, "it" if later else "")[0]
         parts = max(parts_of.values(), key=lambda parts: _worth(parts, best))
         steps = tuple(Step(intent=part, after=(n,) if n else ()) for n, part in enumerate(parts))
         return Plan(steps=steps)
@@ -68,9 +69,9 @@ class Compact:
     def next(self, work: Work, step: Step, seen: Sequence[Evidence], advice: str) -> Act | Stop:
         if seen and seen[-1].result.ok:
             return Stop(end=End.ANSWER, text=seen[-1].result.text)
-        model, names = work.model(self.role), _names(work, step.intent)
+        reader, model, names = self.reader(work.offer()), work.model(self.role), _names(work, step.intent)
         before = next(reversed(work.changed), "") or _last_path(work.evidence)
-        readings = self.reader.read(step.intent, model, names, before)
+        readings = reader.read(step.intent, model, names, before)
         if seen:
             return _another(readings, seen, work)
         best = readings[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from agentd.agent.context import fill, menu, messages, shorten
@@ -32,21 +32,22 @@ _ENDS = {
 
 @dataclass(slots=True, kw_only=True)
 class Constrained:
-    narrow: Narrow
+    narrow: Narrow = field(default_factory=Narrow)
     role: str = "planner"
     patience: int = 2
 
     def next(self, work: Work, step: Step, seen: Sequence[Evidence], advice: str) -> Act | Stop:
         model = work.model(self.role)
         talk = messages(work, step, seen, advice)
-        nearest = self.narrow.best(f"{step.intent} {work.task.goal}", TOOLS_SHOWN + 1)
+        tools = work.offer()
+        nearest = self.narrow.best(f"{step.intent} {work.task.goal}", TOOLS_SHOWN + 1, tools)
         shown = _fitting(model, nearest, seen)[:TOOLS_SHOWN]
         if model.profile.think:
             talk.append(_thought(model, talk))
         name = self._choose(model, talk, shown)
         if name == End.NEED_NEW_TOOL:
             missing = _stop(model, talk, End.NEED_NEW_TOOL, work).text
-            more = tuple(tool for tool in self.narrow.best(missing, TOOLS_SHOWN) if tool not in shown)
+            more = tuple(tool for tool in self.narrow.best(missing, TOOLS_SHOWN, tools) if tool not in shown)
             if not more:
                 return Stop(end=End.NEED_NEW_TOOL, text=missing)
             name, shown = self._choose(model, talk, more), more

@@ -10,15 +10,22 @@ from agentd.tools.tool import Tool
 
 
 class Narrow:
-    def __init__(self, tools: Iterable[Tool]) -> None:
+    """Tools come and go: what was learnt about a set of them is kept while it stays the same."""
+
+    def __init__(self) -> None:
+        self._among = lru_cache(maxsize=4)(_Ranking)
+
+    def best(self, text: str, most: int, tools: Iterable[Tool]) -> tuple[Tool, ...]:
+        """At most `most` of the tools, the likeliest first."""
+        return self._among(tuple(tools)).best(text[:2000])[:most]
+
+
+class _Ranking:
+    def __init__(self, tools: tuple[Tool, ...]) -> None:
         texts = [(tool, text) for tool in tools for text in _texts(tool)]
         self._likeness = Likeness(text for _, text in texts)
         self._texts = [(tool, self._likeness.vector(text)) for tool, text in texts]
-        self._best = lru_cache(maxsize=256)(self._rank)
-
-    def best(self, text: str, most: int) -> tuple[Tool, ...]:
-        """At most `most` tools, the likeliest first."""
-        return self._best(text[:2000])[:most]
+        self.best = lru_cache(maxsize=256)(self._rank)
 
     def _rank(self, text: str) -> tuple[Tool, ...]:
         wanted = self._likeness.vector(text)

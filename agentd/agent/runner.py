@@ -15,7 +15,6 @@ from agentd.agent.critic import judge, run_checks
 from agentd.agent.executor import run_step
 from agentd.agent.limits import Limits, Repeats
 from agentd.agent.moves import Chooser
-from agentd.agent.narrow import Narrow
 from agentd.agent.planner import make_plan
 from agentd.agent.work import Work
 from agentd.errors import (
@@ -66,7 +65,7 @@ class Runner:
     models: Models
     gate: ToolGate
     tools: Mapping[str, Tool]
-    """What a model may choose from."""
+    """What a model may choose from; may change at any time."""
     record: Record
     emit: Record
     clock: Clock
@@ -75,8 +74,8 @@ class Runner:
     _constrained: Constrained = field(init=False)
 
     def __post_init__(self) -> None:
-        self._compact = Compact(tools=self.tools.values())
-        self._constrained = Constrained(narrow=Narrow(self.tools.values()))
+        self._compact = Compact()
+        self._constrained = Constrained()
 
     def run(self, task: Task, journal: Journal, cancel: threading.Event) -> Report:
         """Plan, do each step, check, report. A wait for a person, a lost lease and a stop leave as exceptions."""

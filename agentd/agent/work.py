@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 from agentd.agent.calls import JournalledModel, Record
 from agentd.agent.limits import Limits, Repeats
+from agentd.errors import Impossible
 from agentd.tools.tool import Tool
 from agentd.types import (
     Effect,
@@ -54,12 +55,16 @@ class Work:
     changed: dict[str, None] = field(default_factory=dict)
     """Paths, in the order in which they were first touched."""
     denials: int = 0
+    _speaker: str = ""
+    """The model that was spoken to last."""
     _compact: dict[str, bool] = field(default_factory=dict)
     _numbers: Callable[[], int] = field(default_factory=lambda: count(1).__next__)
 
     def model(self, role: str) -> Model:
+        chosen = self._chosen(role)
+        self._speaker = chosen.name
         return JournalledModel(
-            self._chosen(role),
+            chosen,
             role=role,
             scope=self.scope,
             limits=self.limits,
@@ -86,6 +91,17 @@ class Work:
     def key(self) -> str:
         return f"{self._numbers():05d}"
 
+    def offer(self) -> tuple[Tool, ...]:
+        """The tools to choose from now; after a crash those that were chosen from before it, so that a replay makes
+        the same choices. Raises `Impossible` when one of them is gone."""
+        now = dict(self.tools.items())
+        names = self.remember(lambda: {"tools": list(now)})["tools"]
+        gone = [name for name in names if name not in now]
+        if gone:
+            words = f"the tools {', '.join(gone)} went away while the task was interrupted"
+            raise Impossible(words, hint="`agentd retry` begins anew with the tools that there are")
+        return tuple(now[name] for name in names)
+
     def remember(self, do: Callable[[], JsonObject]) -> JsonObject:
         """What `do` finds in the world, the same again after a crash."""
         return self.scope.journal.once(self.key(), Effect.PURE, do)
@@ -93,7 +109,7 @@ class Work:
     def run(self, call: ToolCall) -> ToolResult:
         """Run a tool through the gate."""
         self.limits.check()
-        result = self.gate.call(call, self.scope, self.key())
+        result = self.gate.call(call, replace(self.scope, model=self._speaker), self.key())
         self.limits.spend(Usage(tool_calls=1))
         self.changed.update(dict.fromkeys(result.changed))
         return result

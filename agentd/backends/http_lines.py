@@ -27,6 +27,7 @@ _AHEAD = 64
 _GRACE = 0.25
 _IDLE_SECONDS = 60.0
 _MOST_IDLE = 8
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -45,6 +46,18 @@ def address_of(url: str) -> tuple[str, int]:
     return parts.hostname or "", parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
 
 
+def is_public(address: str) -> bool:
+    """Whether an address belongs to the open network, by itself and by the address that it may stand for."""
+    found = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(found, ipaddress.IPv6Address):
+        inside = found.ipv4_mapped or found.sixtofour or (found.teredo and found.teredo[1])
+        if found in _NAT64:
+            inside = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
+        if inside:
+            return is_public(str(inside))
+    return found.is_global and not found.is_multicast
+
+
 class Lines:
     """Every connection to one server; safe to use from several threads. Redirects are never followed, and proxies of
     the environment are not taken: requests go where policy was asked about."""
@@ -57,7 +70,9 @@ class Lines:
         proxy: str | None = None,
         verify: Path | None = None,
         at: str = "",
+        public: bool = False,
     ) -> None:
+        """`public`: a name beyond this machine may not lead into the network that the machine stands in."""
         self.url = url
         self.at = at or url
         """What errors call the server."""
@@ -65,6 +80,7 @@ class Lines:
         self._proxy = proxy
         self._verify = verify
         self._must_be_here = proxy is None and is_loopback(address_of(url)[0])
+        self._must_be_public = public and not self._must_be_here
         self._context: ssl.SSLContext | None = None
         self._idle: list[_Line] = []
         self._lock = threading.Lock()
@@ -98,6 +114,8 @@ class Lines:
         peer = str(found.getpeername()[0])
         if self._must_be_here and not ipaddress.ip_address(peer.partition("%")[0]).is_loopback:
             raise ServerDown(f"{self.at} leads to {peer}, which is not this machine", hint="correct the hosts file")
+        if self._must_be_public and not is_public(peer):
+            raise ServerDown(f"{self.at} leads to {peer}, an address inside of this network")
 
     def give_back(self, line: _Line) -> None:
         """Keep a connection whose exchange has ended well."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agentd.errors import Conflict, NotFound, PluginRefused, StoreError, nearest
+from agentd.errors import BadInput, Conflict, NotFound, PluginRefused, StoreError, nearest
 from agentd.events import EventKind
+from agentd.plugins.arguments import arguments_flaw
+from agentd.plugins.broker import permission_flaw
 from agentd.plugins.folder import Package, PluginFolder
 from agentd.plugins.spec import Evidence, Manifest, Spec
 from agentd.plugins.standing import State, judged
@@ -68,11 +70,21 @@ class Registry:
     """The only writer of plugins, in the database and on disk; safe to use from several threads."""
 
     def __init__(
-        self, db: Database, audit: Audit, emit: Emit, clock: Clock, folder: PluginFolder, *, language: str = ""
+        self,
+        db: Database,
+        audit: Audit,
+        emit: Emit,
+        clock: Clock,
+        folder: PluginFolder,
+        *,
+        language: str = "",
+        reserved: Collection[str] = (),
     ) -> None:
-        """`language`: what plugins are written in here; a plugin that was proven in another has to be proven again."""
+        """`language`: what plugins are written in here; a plugin that was proven in another has to be proven again.
+        `reserved`: names that no plugin may have."""
         self.folder = folder
         self.language = language
+        self._reserved = reserved
         self.changed: list[Callable[[], None]] = []
         """Called when another set of plugins may be called than before."""
         self._db = db
@@ -122,6 +134,7 @@ class Registry:
         """Sign a plugin, put it on disk and enter it, provisional. Its row is the last act: what a crash leaves before
         has none, is never loaded, and gives way to the next try. Raises `BadInput`, `Conflict`, `StoreError`."""
         name, version = manifest.spec.name, manifest.version
+        self.refuse_unusable(manifest.spec)
         manifest = manifest.model_copy(update={"created": self._clock.now()})
         with self._writing:
             if any(plugin.version == version for plugin in self.all(name)):
@@ -135,6 +148,13 @@ class Registry:
                 more = {"evidence": manifest.evidence.model_dump(mode="json")}
                 self._tell("plugin.installed", EventKind.PLUGIN_INSTALLED, task, told, more)
         return self.get(name, version)
+
+    def refuse_unusable(self, spec: Spec) -> None:
+        """`BadInput` for a spec of which no tool could be made."""
+        if spec.name in self._reserved:
+            raise BadInput(f"{spec.name} is the name of a tool that is built in", hint="take another name")
+        if flaw := arguments_flaw(spec) or permission_flaw(spec.permissions):
+            raise BadInput(f"the spec of {spec.name} cannot be used: {flaw}")
 
     def remove(self, name: str, version: int | None = None) -> list[Plugin]:
         """Take a plugin (or one version) away; returns what is gone. Raises `NotFound`."""
@@ -216,8 +236,17 @@ class Registry:
             self._tell("plugin.rolled_back", EventKind.PLUGIN_ROLLED_BACK, "", told)
         return self.get(name, chosen.version)
 
-    def proven(self, plugin: Plugin) -> None:
-        """It passed the gate again in the language of today."""
+    def must_be_proven(self, plugin: Plugin) -> bool:
+        """Whether the language has changed since its last proof."""
+        return self.language != self.get(plugin.name, plugin.version).proven_on
+
+    def prove(self, plugin: Plugin, prove: Callable[[], None]) -> None:
+        """Take it through the gate again; what does not pass is quarantined. Raises what `prove` raises."""
+        try:
+            prove()
+        except PluginRefused as error:
+            self.quarantine(plugin, f"it does not pass the gate any more: {error.message}")
+            raise
         with self._db.transaction():
             row = (self.language, plugin.name, plugin.version)
             self._db.execute("UPDATE plugins SET proven_on = ? WHERE name = ? AND version = ?", row)

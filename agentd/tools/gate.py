@@ -232,12 +232,11 @@ class _Run:
     def _decide(self) -> None:
         """Judge every action once; `_Refused` unless all are allowed."""
         if self.verdict is None:
-            self.verdict = self._judge()
+            self.verdict = self._judge(self._actions())
         if self.verdict.decision.ruling is not Ruling.ALLOW:
             raise _Refused(self.verdict)
 
-    def _judge(self) -> _Verdict:
-        actions = self._actions()
+    def _judge(self, actions: tuple[Action, ...]) -> _Verdict:
         decided = [(action, decision) for action in actions for decision in self._decisions(action)]
         if not decided:
             nothing = Decision(ruling=Ruling.DENY, rule="default", because="It names no action to judge.", risk=90)
@@ -305,6 +304,8 @@ class _Run:
                 cancel=self.scope.cancel,
                 deadline=self.scope.deadline,
                 may_read=self._may_read,
+                require=self._require,
+                model=self.scope.model,
             )
         return self._context
 
@@ -312,6 +313,11 @@ class _Run:
         if self.failure is not None:
             raise self.failure
         return self.tool.run(self.context, **_values(self.args))
+
+    def _require(self, action: Action) -> None:
+        verdict = self._judge((action,))
+        if verdict.decision.ruling is not Ruling.ALLOW:
+            raise _refusal(verdict)
 
     def _may_read(self, path: str) -> bool:
         return self._rule_on(Action(kind="fs.read", target=path)).ruling is Ruling.ALLOW

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeAlias, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from agentd.errors import ToolMisused
+from agentd.errors import Denied, ToolMisused
 from agentd.types import Action, Annotations, Effect, Grounding, JsonObject, ToolResult
 from agentd.workspace.paths import Workspace
 
@@ -36,6 +36,10 @@ def _any_path(path: str) -> bool:
     return True
 
 
+def _nothing_more(action: Action) -> None:
+    raise Denied(f"{action} was not judged before the tool ran")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolContext:
     """What a running tool may touch: the workspace, and when to stop."""
@@ -49,6 +53,10 @@ class ToolContext:
     """Unix seconds."""
     may_read: Callable[[str], bool] = _any_path
     """Whether policy lets the content of this file be shown; for tools that meet files their arguments do not name."""
+    require: Callable[[Action], None] = _nothing_more
+    """For what a tool finds only while it runs that it has to touch. Raises `Denied` or `NeedsApproval`."""
+    model: str = ""
+    """The model that asked for the call; empty for a person."""
 
 
 Run: TypeAlias = Callable[..., ToolResult | str]

@@ -61,20 +61,20 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaModel]:
 
 
 def test_most_requests_are_read_as_meant(model: LlamaModel) -> None:
-    compact = Compact(tools=builtin().values())
+    reader = Compact().reader(tuple(builtin().values()))
     wrong = []
     for request, tool, arguments in REQUESTS:
         names = {word: FILES[word] for word in words(request) if word in FILES}
-        best = compact.reader.read(request, model, names)[0]
+        best = reader.read(request, model, names)[0]
         if best.service.name != tool or not arguments.items() <= best.arguments.items():
             wrong.append((request, best.service.name, best.arguments))
     assert len(wrong) <= 3, wrong
 
 
 def test_nothing_is_destroyed_by_a_request_that_only_reads(model: LlamaModel) -> None:
-    compact = Compact(tools=builtin().values())
+    reader = Compact().reader(tuple(builtin().values()))
     for request in ("Print the file old.cfg", "Look at old.cfg", "What is in old.cfg?"):
-        best = compact.reader.read(request, model, {"old.cfg": False})[0]
+        best = reader.read(request, model, {"old.cfg": False})[0]
         assert best.service.tool is None or best.service.tool.annotations.read_only, request
 
 

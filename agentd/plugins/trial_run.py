@@ -1,0 +1,88 @@
+"""One call of a source in the sandbox, without keeping anything: what the gate says, and how the call ends."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from agentd.errors import BadInput, SandboxUnavailable, nearest
+from agentd.sandbox.job import Ended, Limits, Program
+from agentd.sandbox.os_executor import OsExecutor
+from agentd.types import JsonObject
+
+_LIKELY = ("run", "main")
+"""Functions that are taken when none is named."""
+
+
+class TrialRuns:
+    """`executors` by name. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        executors: Mapping[str, OsExecutor],
+        record: Callable[[str, str, JsonObject], object],
+        limits: Limits | None = None,
+    ) -> None:
+        self._executors = executors
+        self._record = record
+        self._limits = limits or Limits()
+
+    def run(self, source: bytes, *, entry: str = "", args: JsonObject, executor: str = "os") -> JsonObject:
+        """`check` (`ok`, `violations`), `result`, `error`, `limit`, `seconds`, `executor`, `level`.
+
+        No file, host or variable is granted. Raises `BadInput` for a function that is not there, and
+        `SandboxUnavailable`.
+        """
+        chosen = self._executor(executor)
+        checked = chosen.check(source, frozenset())
+        report = {"ok": not checked["violations"], "violations": checked["violations"]}
+        ended = Ended(ok=False)
+        if report["ok"]:
+            program = Program(source=source.decode("utf-8-sig"))
+            ended = self._call(chosen, program, _entry(entry, checked["entries"]), args)
+        found = {
+            "check": report,
+            "result": ended.result,
+            "error": ended.error or None,
+            "limit": ended.limit,
+            "seconds": round(ended.seconds, 6),
+            "executor": chosen.name,
+            "level": chosen.level,
+        }
+        self._tell(source, found)
+        return found
+
+    def close(self) -> None:
+        for executor in self._executors.values():
+            executor.close()
+
+    def _executor(self, name: str) -> OsExecutor:
+        if name not in self._executors:
+            raise SandboxUnavailable(
+                f"there is no executor {name!r:.40} here", hint=f"there are {', '.join(self._executors)}"
+            )
+        return self._executors[name]
+
+    def _call(self, executor: OsExecutor, program: Program, entry: str, args: JsonObject) -> Ended:
+        sandbox = executor.open(program, self._limits)
+        try:
+            return sandbox.call(entry, args)
+        finally:
+            sandbox.close()
+
+    def _tell(self, source: bytes, found: Mapping[str, Any]) -> None:
+        told = {"sha256": hashlib.sha256(source).hexdigest(), "violations": len(found["check"]["violations"])}
+        shown = {name: found[name] for name in ("limit", "seconds", "executor", "level")}
+        self._record("plugin.tried", "", told | shown | {"ok": found["check"]["ok"] and found["error"] is None})
+
+
+def _entry(wanted: str, entries: list[str]) -> str:
+    """The function to call: the one that was named, `run`, `main`, the only one, or the last."""
+    if wanted:
+        if wanted not in entries:
+            raise BadInput(f"there is no function {wanted!r:.100}", hint=nearest(wanted, entries))
+        return wanted
+    if not entries:
+        raise BadInput("there is no public function to call", hint="define one, such as `def run():`")
+    return next((name for name in _LIKELY if name in entries), entries[-1])
