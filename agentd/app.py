@@ -21,7 +21,9 @@ from agentd.config import Settings
 from agentd.config_file import LiveSettings
 from agentd.events import Bus
 from agentd.home import defaults_dir
+from agentd.plugins.trial_run import TrialRuns
 from agentd.policy.engine import PolicyEngine
+from agentd.sandbox.os_executor import OsExecutor
 from agentd.security.keys import ApiKeys
 from agentd.security.vault import Vault
 from agentd.store.audit import Audit
@@ -63,6 +65,7 @@ class App:
     replies: ReplyCache
     prober: Prober
     puller: Puller
+    trial_runs: TrialRuns
     queue: Queue
     runner: Runner
     worker: Worker
@@ -90,6 +93,7 @@ class App:
         self.prober.stop()
         self.models.close()
         self.remotes.close()
+        self.trial_runs.close()
         self.db.close()
 
 
@@ -161,6 +165,7 @@ def build(
         replies=replies,
         prober=prober,
         puller=Puller(catalog.folder, defaults_dir() / "models"),
+        trial_runs=TrialRuns({"os": OsExecutor()}, audit.record),
         queue=queue,
         runner=runner,
         worker=Worker(

@@ -15,6 +15,7 @@ from agentd.api import (
     keys,
     models,
     parts,
+    plugins,
     problems,
     secrets,
     settings,
@@ -54,7 +55,7 @@ def create_app(app: App, *, shut_down: Callable[[], None] = lambda: None, url: s
     problems.install(api)
     api.add_middleware(BodyLimit)
     api.add_middleware(RequestId)
-    for part in (tasks, parts, models, keys, backends, secrets, cache, daemon, settings, tool_server):
+    for part in (tasks, parts, models, keys, backends, secrets, cache, daemon, settings, plugins, tool_server):
         api.include_router(part.router)
     api.include_router(daemon.v1)
     api.include_router(openai.router, prefix="/v1")

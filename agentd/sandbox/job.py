@@ -20,6 +20,8 @@ class Limit(StrEnum):
     OUTPUT = "output"
     CALLS = "calls"
     """More requests for capabilities than it may make."""
+    REFUSED = "refused"
+    """It reached for what the sandbox does not give."""
     CRASH = "crash"
     """Its process ended in a way that the guest did not announce."""
 

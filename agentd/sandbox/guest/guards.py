@@ -27,6 +27,10 @@ _OF_GENERATORS = frozenset({"send", "throw", "close", "__iter__", "__next__"})
 _OF_FUNCTIONS = frozenset({"__name__", "__qualname__", "__doc__", "__call__"})
 
 
+class Unavailable(AttributeError):
+    """A guard said no."""
+
+
 class Function:
     """A function of the host: it can be called and tells its name; nothing leads from it to what it is made of."""
 
@@ -43,10 +47,10 @@ class Function:
             return self
         if name in _OF_FUNCTIONS:
             return getattr(_target(self), name, None)
-        raise AttributeError(f"{_name(self)}() has no attribute {name!r}")
+        raise Unavailable(f"{_name(self)}() has no attribute {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(f"{_name(self)}() cannot be changed")
+        raise Unavailable(f"{_name(self)}() cannot be changed")
 
     def __repr__(self) -> str:
         return f"<function {_name(self)}>"
@@ -90,7 +94,7 @@ def expose(value: Any) -> Any:
     if kind is types.MethodDescriptorType and value.__objclass__ is str and value.__name__.startswith("format"):
         return Function(safe_format if value.__name__ == "format" else safe_format_map)
     if kind in _SEALED:
-        raise AttributeError(f"a {kind.__name__} is not available")
+        raise Unavailable(f"a {kind.__name__} is not available")
     if isinstance(value, type) and value not in CLASSES and not of_plugin(value):
         return Kind(value)
     return value
@@ -103,7 +107,7 @@ def is_own(function: Any) -> bool:
 
 def _method(value: types.MethodType) -> Function:
     if value.__func__ is abc.ABCMeta.register:
-        raise AttributeError("virtual subclasses are not available")
+        raise Unavailable("virtual subclasses are not available")
     return Function(value)
 
 
@@ -123,11 +127,11 @@ def get_attribute(value: Any, name: str, *default: Any) -> Any:
         raise TypeError(f"an attribute's name is a str, not a {type(name).__name__}")
     kind = type(value)
     if not readable(name) or (kind is types.GeneratorType and name not in _OF_GENERATORS) or kind in _SEALED:
-        raise AttributeError(f"the attribute {name!r} is not available")
+        raise Unavailable(f"the attribute {name!r} is not available")
     if name == "__class__":
         return class_of(value)
     if name == "obj" and isinstance(value, AttributeError):
-        raise AttributeError("the attribute 'obj' is not available")
+        raise Unavailable("the attribute 'obj' is not available")
     found = getattr(value, name, *default)
     return found if type(found) in _PLAIN else expose(found)
 
@@ -189,7 +193,7 @@ def delete_attribute(value: Any, name: str) -> None:
 
 def _changeable(name: str) -> str:
     if type(name) is not str or name.startswith("_") or not readable(name):
-        raise AttributeError(f"the attribute {name!r} cannot be changed")
+        raise Unavailable(f"the attribute {name!r} cannot be changed")
     return name
 
 
@@ -204,7 +208,7 @@ class Kind:
     def __getattribute__(self, name: str) -> Any:
         if name in ("__name__", "__qualname__"):
             return _kind(self).__name__
-        raise AttributeError(f"a class has no attribute {name!r} here")
+        raise Unavailable(f"a class has no attribute {name!r} here")
 
     def __eq__(self, other: object) -> bool:
         return type(other) is Kind and _kind(self) is _kind(other)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .builtin_names import BUILT_IN, GUARDS
-from .guards import FILE, NAME
+from .guards import FILE, NAME, Unavailable
 from .language import compiled
 from .outside import CURRENT, Ask, Outside
 from .plain import TooLarge, to_json
@@ -43,7 +43,7 @@ class Session:
     def call(self, entry: str, args: dict[str, Any]) -> dict[str, Any]:
         """`{"ok": True, "result": JSON, "printed"}` or `{"ok": False, "error", "limit", "printed"}`; raises nothing.
 
-        `limit` is `output` or `memory` where one of these was met, None otherwise.
+        `limit` is `output` or `memory` where one of these was met, `refused` for what is not given here, else None.
         """
         if self._failure is not None:
             return dict(self._failure)
@@ -77,8 +77,18 @@ class Session:
             return self._failed(error)
 
     def _failed(self, error: BaseException) -> dict[str, Any]:
-        limit = "output" if isinstance(error, TooLarge) else "memory" if isinstance(error, MemoryError) else None
+        limit = next((name for kind, name in _LIMITS.items() if isinstance(error, kind)), None)
         return {"ok": False, "error": told(error), "limit": limit, "printed": self._outside.take_printed()}
+
+
+_LIMITS: dict[type[BaseException], str] = {
+    TooLarge: "output",
+    MemoryError: "memory",
+    Unavailable: "refused",
+    Refused: "refused",
+    PermissionError: "refused",
+    ImportError: "refused",
+}
 
 
 def code_of(source: str) -> types.CodeType:

@@ -1,0 +1,66 @@
+"""`agentd plugin try`: one source through the gate and into the sandbox of the real daemon."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from tests.e2e.harness import Agentd, alive
+
+pytestmark = pytest.mark.e2e
+
+
+def tried(agentd: Agentd, source: str, *more: str) -> tuple[int, dict[str, Any]]:
+    file = agentd.workspace / "tool.py"
+    file.write_text(source, encoding="utf-8")
+    done = agentd.run("plugin", "try", str(file), "--json", *more)
+    assert done.stdout, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert set(found) == {"check", "result", "error", "limit", "seconds", "executor", "level"}
+    return done.returncode, found
+
+
+def test_a_result_its_arguments_and_what_was_told_of_it(fresh: Agentd) -> None:
+    source = "import statistics\n\ndef mean(numbers):\n    return statistics.mean(numbers)\n"
+    code, found = tried(fresh, source, "--args", '{"numbers": [1, 2, 6]}')
+    assert (code, found["check"], found["result"], found["limit"]) == (0, {"ok": True, "violations": []}, 3, None)
+    assert found["executor"] == "os"
+    assert "seccomp" in found["level"]
+    (record,) = [each for each in fresh.json("audit", "tail") if each["kind"] == "plugin.tried"]
+    assert record["data"]["level"] == found["level"]
+    assert fresh.ok("plugin", "try", str(fresh.workspace / "tool.py"), "--args", '{"numbers": [2]}') == "2"
+
+
+def test_what_the_gate_refuses_is_not_run(fresh: Agentd) -> None:
+    code, found = tried(fresh, "import socket\n\ndef run():\n    return eval('1')\n")
+    assert (code, found["check"]["ok"], found["result"]) == (5, False, None)
+    assert [(each["line"], each["rule"]) for each in found["check"]["violations"]] == [(1, "import"), (4, "name")]
+    assert all(each["hint"] for each in found["check"]["violations"])
+
+
+def test_limits_and_refusals_end_a_call_and_nothing_else(fresh: Agentd) -> None:
+    loop = "def run():\n    while True:\n        pass\n"
+    started = time.monotonic()
+    code, found = tried(fresh, loop)
+    assert (code, found["limit"]) == (5, "time")
+    assert time.monotonic() - started < 20
+    assert tried(fresh, "def run():\n    return 'x' * 10 ** 10\n")[1]["limit"] == "memory"
+    assert tried(fresh, "def run():\n    return 'x' * 5_000_000\n")[1]["limit"] == "output"
+    code, found = tried(fresh, "def run():\n    return open('/etc/hostname').read()\n")
+    assert (code, found["limit"], found["result"]) == (5, "refused", None)
+    code, found = tried(fresh, "def run(x=0):\n    return 1 / x\n")
+    assert (code, found["error"], found["limit"]) == (1, "ZeroDivisionError: division by zero", None)
+    assert alive(fresh.pid)
+
+
+def test_a_mistake_of_the_caller_is_told(fresh: Agentd) -> None:
+    file = fresh.workspace / "tool.py"
+    file.write_text("def run():\n    return 1\n", encoding="utf-8")
+    assert fresh.error("plugin", "try", str(file), "--args", "[1]", code=2)["code"] == "input.invalid"
+    assert fresh.error("plugin", "try", str(file), "--entry", "rum", code=2)["hint"] == "did you mean 'run'?"
+    assert "No such file" in fresh.error("plugin", "try", "none.py", code=2)["message"]
+    (fresh.workspace / "empty.py").write_text("X = 1\n")
+    assert "no public function" in fresh.error("plugin", "try", "empty.py", code=2)["message"]
