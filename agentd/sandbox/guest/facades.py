@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import importlib
 import types
 from collections.abc import Callable, Mapping
@@ -83,6 +84,19 @@ urllib.parse: urlsplit urlunparse urlunsplit urldefrag parse_qs parse_qsl ParseR
 uuid: UUID uuid3 uuid5 NAMESPACE_DNS NAMESPACE_URL NAMESPACE_OID NAMESPACE_X500
 zlib: adler32 crc32 compress error
 """
+
+
+_ENCODINGS = "ascii latin-1 cp1252 cp437 cp850 iso8859-15 utf-8-sig utf-16 utf-16-le utf-16-be utf-32 unicode_escape"
+
+
+def _preload() -> None:
+    """What the standard library would otherwise look for in files on the first use, when there are none any more."""
+    importlib.import_module("_strptime")
+    for name in _ENCODINGS.split():
+        codecs.lookup(name)
+
+
+_preload()
 
 
 class Facade:
