@@ -44,7 +44,7 @@ def _names() -> dict[str, Any]:
         "pow": power,
         "print": print_text,
         "open": files.open_file,
-        "getattr": guards.get_attribute,
+        "getattr": guards.named_attribute,
         "hasattr": guards.has_attribute,
         "setattr": guards.set_attribute,
         "delattr": guards.delete_attribute,

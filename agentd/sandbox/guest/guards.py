@@ -122,7 +122,7 @@ def _built_in(value: Any) -> Any:
 
 
 def get_attribute(value: Any, name: str, *default: Any) -> Any:
-    """`_getattr_` and `getattr` of a plugin."""
+    """`_getattr_`: what stands for `value.name` in a source."""
     if type(name) is not str:
         raise TypeError(f"an attribute's name is a str, not a {type(name).__name__}")
     kind = type(value)
@@ -136,9 +136,16 @@ def get_attribute(value: Any, name: str, *default: Any) -> Any:
     return found if type(found) in _PLAIN else expose(found)
 
 
+def named_attribute(value: Any, name: str, *default: Any) -> Any:
+    """`getattr` of a plugin, and every other way to an attribute whose name is a value: no special ones."""
+    if type(name) is str and name.startswith("__"):
+        raise Unavailable(f"the attribute {name!r} is not available by its name")
+    return get_attribute(value, name, *default)
+
+
 def has_attribute(value: Any, name: str) -> bool:
     try:
-        get_attribute(value, name)
+        named_attribute(value, name)
     except AttributeError:
         return False
     return True
@@ -276,7 +283,7 @@ class _Formatter(string.Formatter):
         first, rest = formatter_field_name_split(field_name)
         value = self.get_value(first, args, kwargs)
         for is_attribute, key in rest:
-            value = get_attribute(value, key) if is_attribute else value[key]
+            value = named_attribute(value, key) if is_attribute else value[key]
         return value, first
 
 

@@ -99,8 +99,10 @@ class Policy(RestrictingNodeTransformer):
         )
 
     def visit_Call(self, node: ast.Call) -> Visited:
-        if not (isinstance(node.func, ast.Name) and node.func.id == "super" and not node.args):
+        if not (isinstance(node.func, ast.Name) and node.func.id == "super"):
             return self._plain(node)
+        if node.args:
+            return ast.copy_location(_guard("_super_", *map(self.visit, node.args)), node)
         function = next((scope for scope in reversed(self._scopes) if isinstance(scope, ast.FunctionDef)), None)
         first = [*function.args.posonlyargs, *function.args.args][:1] if function else []
         if not first:

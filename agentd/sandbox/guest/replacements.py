@@ -21,7 +21,18 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from . import files
-from .guards import BASES, CHANGEABLE, NAME, Function, Method, get_attribute, is_own, of_plugin, set_attribute
+from .guards import (
+    BASES,
+    CHANGEABLE,
+    NAME,
+    Function,
+    Method,
+    get_attribute,
+    is_own,
+    named_attribute,
+    of_plugin,
+    set_attribute,
+)
 from .outside import CURRENT, request
 from .policy import UNGUARDED
 
@@ -169,14 +180,14 @@ class cached_property:
 
 def attrgetter(*names: str) -> Any:
     def get(value: Any) -> Any:
-        found = tuple(functools.reduce(get_attribute, name.split("."), value) for name in names)
+        found = tuple(functools.reduce(named_attribute, name.split("."), value) for name in names)
         return found if len(found) > 1 else found[0]
 
     return get
 
 
 def methodcaller(name: str, /, *args: Any, **options: Any) -> Any:
-    return lambda value: get_attribute(value, name)(*args, **options)
+    return lambda value: named_attribute(value, name)(*args, **options)
 
 
 def contextmanager(function: Any) -> Method:
