@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from agentd.sandbox.guest.gate import MAX_BRANCHES, MAX_BRACKETS, MAX_BYTES, MAX_LINES, MAX_NODES, check
+from agentd.sandbox.guest.gate import MAX_BRACKETS, MAX_BRANCHES, MAX_BYTES, MAX_LINES, MAX_NODES, check
 
 RUN = "def run():\n    return 1\n"
 LONG_CHAIN = "def run(a):\n    return a" + ".b()" * 400 + "\n"
@@ -100,8 +100,8 @@ def test_entries_are_the_public_functions_in_their_order() -> None:
 
 
 def test_two_hundred_lines_take_less_than_300_ms() -> None:
-    function = "def f{n}(rows, key='a'):\n    found = {{}}\n    for row in rows:\n        found[row[key]] = row\n    return found\n"
-    source = "".join(function.format(n=n) for n in range(40)).encode()
+    body = "(rows, key='a'):\n    found = {}\n    for row in rows:\n        found[row[key]] = row\n    return found\n"
+    source = "".join(f"def f{n}{body}" for n in range(40)).encode()
     assert source.count(b"\n") == 200
     check(source, ())
     started = time.perf_counter()

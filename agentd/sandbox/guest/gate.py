@@ -37,9 +37,9 @@ _DUNDER_NAMES = METHODS | {"__name__"}
 _QUIET = """
 compile frozenset set dict list tuple str bytes int float bool range object len sorted reversed sum min max zip
 enumerate map abs round ord chr namedtuple TypeVar NewType cast Decimal Fraction date time datetime timedelta timezone
-UUID Path PurePath Template maketrans split splitlines strip lower upper encode join format keys values items union fromkeys
-getLogger itemgetter attrgetter partial field fromisoformat from_iterable product Counter OrderedDict defaultdict deque
-MappingProxyType Struct escape log sqrt radians
+UUID Path PurePath Template maketrans split splitlines strip lower upper encode join format keys values items union
+fromkeys getLogger itemgetter attrgetter partial field fromisoformat from_iterable product Counter OrderedDict
+defaultdict deque MappingProxyType Struct escape log sqrt radians
 """
 _QUIET_CALLS = frozenset(_QUIET.split())
 """Functions and methods that a module may call while it is loaded, beside those that it defines itself."""
