@@ -60,6 +60,15 @@ def _long(value: int) -> ctypes.c_ulong:
     return ctypes.c_ulong(value)
 
 
+def system_call(name: str, *arguments: object) -> int:
+    """The call itself, past every library. Integers go as long ones. Raises `NotHeld`."""
+    number = dict(zip(_MACHINES, _NUMBERS[name], strict=True)).get(platform.machine())
+    if number is None:
+        raise NotHeld(errno.ENOSYS, f"{name} is no system call of this machine")
+    longs = [ctypes.c_long(each) if isinstance(each, int) else each for each in arguments]
+    return _checked(int(_libc.syscall(ctypes.c_long(number), *longs)), name)
+
+
 # processes ------------------------------------------------------------------------------------------------------------
 
 _DEATH_SIGNAL, _DUMPABLE, _SECCOMP, _NO_NEW_PRIVILEGES = 1, 4, 22, 38

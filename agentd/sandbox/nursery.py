@@ -1,7 +1,8 @@
 """The program of the zygote, run as `python -I -S nursery.py SETTINGS`: forks children that shut themselves in.
 
-It gets nothing but a socket, which it moves to descriptor 3: no environment, no secrets, no open files. Each message on it is `f` with
-the descriptor of a line (a child is forked that serves it; the answer is its number) or `k NUMBER` (it is killed).
+It gets nothing but a socket: no environment, no secrets, no open files. Each message on it is the letter of a handler
+with the descriptor of a line (a child is forked that serves it, and answered is a number that no other child gets), or
+`k NUMBER`, which kills.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import itertools
 import json
 import os
 import resource
-import select
 import signal
 import socket
 import sys
@@ -22,7 +23,9 @@ from typing import Any
 CONTROL = 3
 LINE = 3
 """In a child."""
-_NAMESPACES = "user net pid ipc uts"
+NOBODY = 65534
+FIRST_FRAME = 1000
+"""Bytes of what a child is told of its limits."""
 
 
 def main() -> None:
@@ -31,111 +34,142 @@ def main() -> None:
     os.closerange(CONTROL + 1, 1024)
     sys.path += settings["paths"]
     linux: Any = importlib.import_module("linux")
-    handler = _preload(settings)
-    linux.die_with_parent()
+    handlers = _preload(settings)
+    without = set(settings["without"])
+    # Read while there is a /proc: what all children share counts for nobody.
+    with open("/proc/self/statm", encoding="ascii") as file:
+        shared = int(file.read().split()[0]) * resource.getpagesize()
+    layers = [layer for layer in ("seccomp", "rlimits") if layer not in without]
+    if "landlock" not in without and linux.landlock_version():
+        layers.append("landlock")
+    if "namespaces" not in without:
+        layers += _leave(linux)
     linux.hide_memory()
-    apart = _leave(linux)
+    # That the daemon ends is met as the end of its messages: the signal would come with the thread that started us.
     control = socket.socket(fileno=CONTROL)
-    control.send(json.dumps({"namespaces": apart, "landlock": linux.landlock_version()}).encode())
+    control.send(json.dumps({"layers": layers, "landlock": linux.landlock_version()}).encode())
+    filtered = linux.computing_only(LINE)
     gc.collect()
     gc.freeze()  # so that a child does not copy pages only to look for garbage
-    _serve(control, lambda line: _confined(linux, line, handler, settings))
+    _serve(control, handlers, lambda line: _shut_in(linux, line, layers, filtered, shared))
 
 
-def _preload(settings: dict[str, Any]) -> Callable[[int], None]:
+def _preload(settings: dict[str, Any]) -> dict[bytes, Callable[[int], None]]:
     for name in settings["preload"]:
         importlib.import_module(name)
-    module, _, function = settings["handler"].partition(":")
-    found: Callable[[int], None] = getattr(importlib.import_module(module), function)
+    found = {}
+    for letter, handler in settings["handlers"].items():
+        module, _, function = handler.partition(":")
+        found[letter.encode()] = getattr(importlib.import_module(module), function)
     return found
 
 
 def _leave(linux: Any) -> list[str]:
-    """Into namespaces of our own, where the kernel lets us; the process goes on as the first one of its own."""
-    if not linux.separate(linux.NEWUSER | linux.NEWNET | linux.NEWPID | linux.NEWIPC | linux.NEWUTS):
+    """Into a world of our own, as nobody: no network, no other processes, an empty root. Says how far it came.
+
+    Root needs no user namespace for that; where it is root only by name, it tries as anybody would. The process goes on
+    as the first one of its world, and takes all others with it when it ends.
+    """
+    world = linux.NEWNET | linux.NEWPID | linux.NEWIPC | linux.NEWUTS | linux.NEWNS
+    root = os.geteuid() == 0
+    apart = root and linux.separate(world)
+    if root and not apart:
+        _become_nobody()
+    if not apart and not linux.separate(world | linux.NEWUSER):
         return []
     first = os.fork()
     if first:
         os.close(CONTROL)
         os.waitpid(first, 0)
         os._exit(0)
+    reached = ["namespaces"]
+    with contextlib.suppress(OSError):
+        linux.empty_root()
+        reached.append("empty root")
+    if apart:
+        _become_nobody()
+    linux.drop_capabilities()
     linux.die_with_parent()
-    return _NAMESPACES.split()
+    return reached
 
 
-def _serve(control: socket.socket, child: Callable[[int], None]) -> None:
-    living: set[int] = set()
+def _become_nobody() -> None:
+    """As far as a container knows that user."""
+    with contextlib.suppress(OSError):
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+
+
+def _serve(
+    control: socket.socket, handlers: dict[bytes, Callable[[int], None]], shut_in: Callable[[int], None]
+) -> None:
+    living: dict[int, int] = {}
+    numbers = itertools.count(1)
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 100, 1)
         if not message:
             os._exit(0)
-        _bury(living)
-        if message == b"f" and descriptors:
-            number = os.fork()
-            if number == 0:
-                control.close()
-                child(descriptors[0])
-                os._exit(0)
-            living.add(number)
+        if message in handlers and descriptors:
+            child = os.fork()
+            if child == 0:
+                _live(control, descriptors[0], shut_in, handlers[message])
             os.close(descriptors[0])
+            number = next(numbers)
+            living[number] = child
             control.send(b"%d" % number)
-        elif message.startswith(b"k ") and (number := int(message[2:])) in living:
-            os.kill(number, signal.SIGKILL)
+        elif message.startswith(b"k "):
+            _end(living.pop(int(message[2:]), 0))
 
 
-def _bury(living: set[int]) -> None:
-    """Take note of who has ended: only a child that was not waited for still has its number."""
-    while living:
-        try:
-            number, _ = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if number == 0:
-            return
-        living.discard(number)
+def _end(child: int) -> None:
+    """Kill it with its group, and take note: until then nobody else gets its process number."""
+    if child == 0:
+        return
+    os.kill(child, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
 
 
-def _confined(linux: Any, line: int, handler: Callable[[int], None], settings: dict[str, Any]) -> None:
-    """Give up everything, then serve the line. Whatever cannot be given up ends the child before it has begun."""
-    without = set(settings.get("without", ()))
+def _live(control: socket.socket, line: int, shut_in: Callable[[int], None], handler: Callable[[int], None]) -> None:
+    """The whole life of a child. Whatever it cannot give up ends it before it has begun."""
     with contextlib.suppress(BaseException):
-        os.dup2(line, LINE)
-        os.closerange(LINE + 1, 1024)
-        os.setsid()
-        linux.die_with_parent()
-        linux.gain_nothing()
-        # What is announced on the line first are the limits of this child, by the parent alone.
-        limits = _limits(json.loads(_first(LINE)))
-        linux.hide_memory()
-        if "landlock" not in without and linux.landlock_version():
-            linux.confine_files({})
-        if "rlimits" not in without:
-            for which, value in limits:
-                resource.setrlimit(which, (value, value))
-        if "seccomp" not in without:
-            linux.install(linux.computing_only(LINE))
+        control.close()
+        shut_in(line)
         handler(LINE)
     os._exit(0)
 
 
-def _first(line: int) -> bytes:
-    select.select([line], [], [], 5.0)
-    size = int.from_bytes(os.read(line, 4), "big")
-    return os.read(line, size)
+def _shut_in(linux: Any, line: int, layers: list[str], filtered: bytes, shared: int) -> None:
+    os.dup2(line, LINE)
+    os.closerange(LINE + 1, 1024)
+    os.setsid()
+    linux.die_with_parent()
+    linux.hide_memory()
+    linux.gain_nothing()
+    # The first frame is from the daemon alone: the limits of this child.
+    size = int.from_bytes(os.read(LINE, 4), "big")
+    given = json.loads(os.read(LINE, min(size, FIRST_FRAME)))
+    if "landlock" in layers:
+        linux.confine_files({})
+    if "rlimits" in layers:
+        _limit(given, shared)
+    if "seccomp" in layers:
+        linux.install(filtered)
 
 
-def _limits(given: dict[str, Any]) -> list[tuple[int, int]]:
-    """Memory is what may come on top of what is shared with the zygote."""
-    with open("/proc/self/statm", encoding="ascii") as file:
-        now = int(file.read().split()[0]) * resource.getpagesize()
-    return [
-        (resource.RLIMIT_AS, now + int(given["memory_mb"]) * 1024 * 1024),
-        (resource.RLIMIT_CPU, int(given["seconds"]) + 2),
+def _limit(given: dict[str, Any], shared: int) -> None:
+    """Memory comes on top of what is shared; seconds of CPU are those of its whole life."""
+    for which, value in (
+        (resource.RLIMIT_AS, shared + int(given["memory_mb"]) * 1024 * 1024),
+        (resource.RLIMIT_CPU, int(given["cpu_seconds"])),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_NOFILE, LINE + 1),
         (resource.RLIMIT_NPROC, 0),
-    ]
+    ):
+        resource.setrlimit(which, (value, value))
 
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from agentd.errors import AgentdError, Cancelled, SandboxUnavailable
+from agentd.errors import AgentdError, BadInput, Cancelled, SandboxUnavailable
 from agentd.sandbox.job import Broker, Ended, Limit, Limits, Program, RequestRefused
-from agentd.sandbox.zygote import Line, LineClosed, LineSilent, Nursery, Zygote
+from agentd.sandbox.self_test import SelfTest, self_test
+from agentd.sandbox.zygote import CPU_CALLS, Line, LineClosed, LineFull, LineSilent, Nursery, Zygote, packed
 from agentd.types import JsonObject
 
 CHECK_LIMITS = Limits(seconds=2.0, memory_mb=512)
@@ -18,33 +19,50 @@ CHECK_LIMITS = Limits(seconds=2.0, memory_mb=512)
 
 
 class OsExecutor:
-    """See `job.Executor`. `close` ends every child."""
+    """See `job.Executor`. Its children are tested before a guest is let into one. `close` ends them all."""
 
     name = "os"
 
     def __init__(self, nursery: Nursery | None = None) -> None:
         self._zygote = Zygote(nursery)
+        self._lock = threading.Lock()
+        self._tested: SelfTest | None = None
 
     @property
     def level(self) -> str:
-        layers = [f"landlock {self._zygote.landlock}"] if self._zygote.landlock else []
-        return "os: " + ", ".join(["seccomp", "rlimits", *layers, *self._zygote.namespaces])
+        return self.self_test().level
+
+    def self_test(self, *, anew: bool = False) -> SelfTest:
+        """What children are held by; of each zygote that is started once, or `anew`. Raises `SandboxUnavailable`."""
+        with self._lock:
+            if anew or self._tested is None or self._tested.reached is not self._zygote.reached():
+                self._tested = self_test(self._zygote)
+            return self._tested
+
+    def line(self, limits: Limits) -> Line:
+        """To a new child. Raises `SandboxUnavailable` where children are not held."""
+        self.self_test().demand()
+        return self._zygote.open(limits)
 
     def open(self, program: Program, limits: Limits) -> OsSandbox:
-        return OsSandbox(self._zygote, program, limits)
+        self.self_test().demand()
+        return OsSandbox(self, program, limits)
 
     def check(self, source: bytes, grants: frozenset[str]) -> dict[str, Any]:
         """What the static gate says: `violations` (line, rule, message, hint) and `entries`, the public functions."""
-        line = self._zygote.open(CHECK_LIMITS)
+        line = self.line(CHECK_LIMITS)
+        deadline = time.monotonic() + CHECK_LIMITS.seconds
         nonce = secrets.token_hex(8)
         try:
-            line.send({"nonce": nonce, "check": source.decode("latin-1"), "grants": sorted(grants)})
-            found = line.receive(time.monotonic() + CHECK_LIMITS.seconds)
+            line.send({"nonce": nonce, "check": source.decode("latin-1"), "grants": sorted(grants)}, deadline)
+            found = line.receive(deadline)
+            if found.get("nonce") != nonce or not {"violations", "entries"} <= found.keys():
+                raise LineClosed("a frame that is not its own")
+        except BadInput as error:
+            return _unchecked(error.message)
         except (LineClosed, LineSilent) as error:
             ended = "needs too long" if isinstance(error, LineSilent) else "needs too much memory"
-            hint = "write plain, short code"
-            told = {"line": 1, "rule": "checker", "message": f"to look at this source {ended}", "hint": hint}
-            return {"violations": [told], "entries": []}
+            return _unchecked(f"to look at this source {ended}")
         finally:
             line.kill()
         return {"violations": found["violations"], "entries": found["entries"]}
@@ -53,79 +71,117 @@ class OsExecutor:
         self._zygote.close()
 
 
+def _unchecked(message: str) -> dict[str, Any]:
+    told = {"line": 1, "rule": "checker", "message": message, "hint": "write plain, short code"}
+    return {"violations": [told], "entries": []}
+
+
 class OsSandbox:
     """See `job.Sandbox`."""
 
-    def __init__(self, zygote: Zygote, program: Program, limits: Limits) -> None:
-        self._zygote = zygote
+    def __init__(self, executor: OsExecutor, program: Program, limits: Limits) -> None:
+        self._executor = executor
         self._program = program
         self._limits = limits
         self._line: Line | None = None
-        self._nonce = ""
+        self._spent = 0.0
+        """Seconds that calls of this child took; the kernel ends it when it has computed for too many."""
 
     def call(
         self, entry: str, args: JsonObject, *, broker: Broker | None = None, cancel: threading.Event | None = None
     ) -> Ended:
-        """See `job.Sandbox.call`. Raises `SandboxUnavailable`, and `Cancelled` when `cancel` was set."""
+        """See `job.Sandbox.call`. Raises `SandboxUnavailable`, `BadInput` for arguments that are no JSON or too large,
+        and `Cancelled` when `cancel` was set.
+        """
+        packed({"args": dict(args)})  # before a child is asked for
         started = time.monotonic()
-        line = self._line or self._opened()
-        deadline = time.monotonic() + self._limits.seconds
+        # Whatever is raised on the way, the broker's errors too, leaves no child behind in the middle of a call.
+        line, self._line = self._line, None
+        fresh = line is None
+        if line is None:
+            line, self._spent = self._executor.line(self._limits), 0.0
         try:
+            talk = _Talk(line, time.monotonic() + self._limits.seconds, cancel)
+            ended = self._ended(talk, entry, args, broker, fresh)
+            if ended.limit is None:
+                self._line = line
+        finally:
             if self._line is None:
-                self._load(line, deadline, cancel)
-            line.send({"nonce": self._nonce, "call": entry, "args": dict(args)})
-            frame = self._answered(line, deadline, broker, cancel)
-            ended = _ended(frame)
-        except LineSilent:
-            if cancel is not None and cancel.is_set():
-                self._drop(line)
-                raise Cancelled("the call of a plugin was cancelled") from None
-            ended = Ended(ok=False, error=f"it did not end within {self._limits.seconds:g} s", limit=Limit.TIME)
-        except LineClosed as error:
-            ended = Ended(ok=False, error=f"its process ended: {error}", limit=Limit.CRASH)
-        except _TooMany:
-            ended = Ended(ok=False, error=f"it asked more than {self._limits.requests} times", limit=Limit.CALLS)
-        if ended.limit is not None:
-            self._drop(line)
-        else:
-            self._line = line
-        return replace(ended, seconds=time.monotonic() - started)
+                line.kill()
+        seconds = time.monotonic() - started
+        self._spent += seconds
+        return replace(ended, seconds=seconds)
 
     def close(self) -> None:
         if self._line is not None:
-            self._drop(self._line)
+            self._line.kill()
+            self._line = None
 
-    def _opened(self) -> Line:
-        self._nonce = secrets.token_hex(8)
-        return self._zygote.open(self._limits)
+    def _ended(self, talk: _Talk, entry: str, args: JsonObject, broker: Broker | None, fresh: bool) -> Ended:
+        limits = self._limits
+        try:
+            if fresh:
+                self._load(talk)
+            talk.say({"call": entry, "args": dict(args)})
+            return _ended(self._answered(talk, broker))
+        except LineSilent:
+            if talk.cancelled:
+                raise Cancelled("the call of a plugin was cancelled") from None
+            return Ended(ok=False, error=f"it did not end within {limits.seconds:g} s", limit=Limit.TIME)
+        except LineFull as error:
+            return Ended(ok=False, error=f"it says too much: {error}", limit=Limit.OUTPUT)
+        except LineClosed as error:
+            if self._spent + time.monotonic() - talk.started >= CPU_CALLS * limits.seconds:
+                return Ended(ok=False, error="its process has computed for too long", limit=Limit.TIME)
+            return Ended(ok=False, error=f"its process ended: {error}", limit=Limit.CRASH)
+        except _TooMany:
+            return Ended(ok=False, error=f"it asked more than {limits.requests} times", limit=Limit.CALLS)
 
-    def _load(self, line: Line, deadline: float, cancel: threading.Event | None) -> None:
+    def _load(self, talk: _Talk) -> None:
         program = self._program
-        told = {"nonce": self._nonce, "load": program.source, "grants": sorted(program.grants)}
-        line.send(told | {"seed": program.seed, "output_bytes": self._limits.output_bytes})
-        if self._next(line, deadline, cancel).get("loaded") is not True:
+        told = {"load": program.source, "grants": sorted(program.grants), "seed": program.seed}
+        talk.say(told | {"output_bytes": self._limits.output_bytes})
+        if talk.hear().get("loaded") is not True:
             raise LineClosed("it said something else than that it is loaded")
 
-    def _answered(
-        self, line: Line, deadline: float, broker: Broker | None, cancel: threading.Event | None
-    ) -> dict[str, Any]:
+    def _answered(self, talk: _Talk, broker: Broker | None) -> dict[str, Any]:
         """The frame that ends a call, after every request in between was answered."""
-        for _ in range(self._limits.requests + 1):
-            frame = self._next(line, deadline, cancel)
-            if "ask" not in frame:
-                return frame
-            line.send(_reply(broker, frame))
-        raise _TooMany
+        requests = 0
+        while "ask" in (frame := talk.hear()):
+            requests += 1
+            if requests > self._limits.requests:
+                raise _TooMany
+            reply = _reply(broker, frame)
+            try:
+                talk.say(reply)
+            except BadInput as error:
+                talk.say({"raise": "OSError", "message": error.message})
+        return frame
 
-    def _next(self, line: Line, deadline: float, cancel: threading.Event | None) -> dict[str, Any]:
-        frame = line.receive(deadline, cancel)
+
+class _Talk:
+    """What is said during one call: each thing with a nonce that its answer has to carry, so none can be prepared."""
+
+    def __init__(self, line: Line, deadline: float, cancel: threading.Event | None) -> None:
+        self.started = time.monotonic()
+        self._line, self._deadline, self._cancel = line, deadline, cancel
+        self._nonce = ""
+
+    @property
+    def cancelled(self) -> bool:
+        return self._cancel is not None and self._cancel.is_set()
+
+    def say(self, frame: dict[str, Any]) -> None:
+        # An answer to a request goes on under the nonce of the call.
+        if "value" not in frame and "raise" not in frame:
+            self._nonce = secrets.token_hex(8)
+        self._line.send(frame | {"nonce": self._nonce}, self._deadline, self._cancel)
+
+    def hear(self) -> dict[str, Any]:
+        frame = self._line.receive(self._deadline, self._cancel)
         if frame.get("nonce") != self._nonce:
             raise LineClosed("a frame that is not its own")
         return frame
-
-    def _drop(self, line: Line) -> None:
-        line.kill()
-        self._line = None
 
 
 class _TooMany(Exception):
@@ -142,7 +198,7 @@ def _reply(broker: Broker | None, frame: dict[str, Any]) -> dict[str, Any]:
         return {"value": broker(name, args)}
     except RequestRefused as refusal:
         return {"raise": refusal.kind, "message": refusal.message}
-    except SandboxUnavailable:
+    except (SandboxUnavailable, Cancelled):
         raise
     except AgentdError as error:
         return {"raise": "OSError", "message": error.message}
@@ -154,5 +210,5 @@ def _ended(frame: dict[str, Any]) -> Ended:
     if frame.get("ok") is True:
         return Ended(ok=True, result=frame.get("result"), printed=shown)
     limit = frame.get("limit")
-    known = Limit(limit) if limit in (Limit.MEMORY, Limit.OUTPUT) else None
+    known = Limit(limit) if limit in (Limit.MEMORY, Limit.OUTPUT, Limit.REFUSED) else None
     return Ended(ok=False, error=str(frame.get("error"))[:2000], limit=known, printed=shown)
