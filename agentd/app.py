@@ -21,10 +21,18 @@ from agentd.config import Settings
 from agentd.config_file import LiveSettings
 from agentd.events import Bus
 from agentd.home import defaults_dir
+from agentd.plugins.admission import Admission
+from agentd.plugins.folder import PluginFolder
+from agentd.plugins.language import language
+from agentd.plugins.loader import Loader
+from agentd.plugins.proof import Proof
+from agentd.plugins.registry import Registry
+from agentd.plugins.skills import TOOL as READ_SKILL
 from agentd.plugins.trial_run import TrialRuns
 from agentd.policy.engine import PolicyEngine
 from agentd.sandbox.os_executor import OsExecutor
 from agentd.security.keys import ApiKeys
+from agentd.security.signing import Signer
 from agentd.security.vault import Vault
 from agentd.store.audit import Audit
 from agentd.store.db import Database
@@ -39,8 +47,13 @@ from agentd.tools.checks import checks
 from agentd.tools.gate import Gate
 from agentd.tools.outputs import read_output_tool
 from agentd.tools.own_places import OwnPlaces
-from agentd.tools.tool import Tool
+from agentd.tools.toolbox import Toolbox
 from agentd.types import AccessLevel, Budget, Clock, Emit
+
+log = telemetry.get_logger(__name__)
+
+_WORDS = ("health", "try", "verify")
+"""Stand in addresses where the name of a plugin could."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +71,7 @@ class App:
     vault: Vault
     remotes: Remotes
     policy: PolicyEngine
-    tools: dict[str, Tool]
+    tools: Toolbox
     gate: Gate
     catalog: LiveCatalog
     models: Router
@@ -66,6 +79,9 @@ class App:
     prober: Prober
     puller: Puller
     trial_runs: TrialRuns
+    plugins: Registry
+    loader: Loader
+    admission: Admission
     queue: Queue
     runner: Runner
     worker: Worker
@@ -82,7 +98,11 @@ class App:
         return waiting
 
     def start(self) -> None:
-        """Queue again what the last daemon left unfinished, and begin to work."""
+        """Look whether the plugins are what was signed, queue again what the last daemon left unfinished, and begin."""
+        for fault in self.plugins.recover():
+            log.warning("a plugin is not loaded", plugin=fault.plugin, problem=fault.problem)
+        self.plugins.archive_unused(self.settings.plugins.archive_days)
+        self.loader.refresh()
         self.queue.recover()
         self.worker.start()
         self.prober.start()
@@ -116,8 +136,8 @@ def build(
     audit, bus, outputs = Audit(db, clock), Bus(), Outputs(db, clock)
     events = EventLog(db, bus, clock)
     read_output = read_output_tool(outputs)
-    tools = builtin() | {read_output.name: read_output}
-    gate = Gate(tools | checks(), policy, audit, events.emit, outputs, clock, own=OwnPlaces.of(settings))
+    tools = Toolbox(builtin() | {read_output.name: read_output})
+    gate = Gate(Toolbox(checks(), tools), policy, audit, events.emit, outputs, clock, own=OwnPlaces.of(settings))
     vault = Vault(db, clock, settings.vault_key_path)
     remotes = Remotes(secret=vault.get, policy=policy, record=audit.record)
     replies, profiles = ReplyCache(db, clock, lambda: live.current.cache), Profiles(db, clock)
@@ -129,6 +149,17 @@ def build(
         bus=bus,
         enabled=lambda: live.current.models.probe,
     )
+    executor = OsExecutor()
+    plugins = Registry(
+        db,
+        audit,
+        events.emit,
+        clock,
+        PluginFolder(settings.plugins_dir, Signer(settings.plugin_key_path)),
+        language=language(),
+        reserved={*gate.tools, READ_SKILL, *_WORDS},
+    )
+    proof = Proof(lambda: executor)
     queue = Queue(
         db,
         audit,
@@ -165,7 +196,10 @@ def build(
         replies=replies,
         prober=prober,
         puller=Puller(catalog.folder, defaults_dir() / "models"),
-        trial_runs=TrialRuns({"os": OsExecutor()}, audit.record),
+        trial_runs=TrialRuns({"os": executor}, audit.record),
+        plugins=plugins,
+        loader=Loader(plugins, tools, executor=lambda: executor, prove=proof, record=audit.record, clock=clock),
+        admission=Admission(plugins, proof),
         queue=queue,
         runner=runner,
         worker=Worker(

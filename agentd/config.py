@@ -229,6 +229,18 @@ class LogSettings(Section):
     format: Literal["json", "text"] = Field("json", description="One JSON object a line, or lines for people.")
 
 
+class PluginSettings(Section):
+    """Tools that were added to this home."""
+
+    archive_days: float = Field(
+        90.0,
+        gt=0,
+        le=3650,
+        description="Days after which an unused plugin is put away.",
+        json_schema_extra=LIVE,
+    )
+
+
 class TaskSettings(Section):
     """The queue."""
 
@@ -252,6 +264,7 @@ class Settings(Places, BaseModel):
     cache: CacheSettings = CacheSettings()
     store: StoreSettings = StoreSettings()
     log: LogSettings = LogSettings()
+    plugins: PluginSettings = PluginSettings()
     tasks: TaskSettings = TaskSettings()
 
     def get(self, path: str) -> Any:

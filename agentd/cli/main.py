@@ -40,7 +40,7 @@ _SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Parts": {
         "tool": ("agentd.cli.tools:group", "The tools: list, show, call."),
-        "plugin": ("agentd.cli.plugins:group", "Plugins: try one in the sandbox."),
+        "plugin": ("agentd.cli.plugins:group", "Plugins: list, try, add, judge them."),
         "model": ("agentd.cli.models:group", "The models: list, show, pull, load, measure, remove."),
         "cache": ("agentd.cli.cache:group", "Kept replies of models: list, show, forget."),
         "policy": ("agentd.cli.policy:group", "The rules: show, check a command, explain a task's decisions."),

@@ -22,6 +22,7 @@ _BY_ERROR = {
     "input.too_large": 2,
     "auth.required": 4,
     "policy.denied": 5,
+    "plugin.refused": 5,
     "policy.needs_approval": 6,
     "daemon.unreachable": 7,
     "task.budget": 8,

@@ -1,23 +1,28 @@
-"""`plugin`: tools that come as plugins."""
+"""`plugin`: tools that were added to this home: which there are, how they do, and what a person decides of them."""
 
 from __future__ import annotations
 
 import base64
 import json
+import re
+import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import click
 
 from agentd.cli import output
+from agentd.cli.client import Client, endpoint
 from agentd.cli.options import Group, Invocation, command
 from agentd.cli.reach import ensure_daemon
-from agentd.errors import BadInput
+from agentd.errors import BadInput, Conflict
 
 _REFUSED = 5
 _FAILED = 1
 
-group = Group("plugin", help="Plugins: tools in a sandbox.")
+group = Group("plugin", help="Plugins: tools that the agent or you added, proven, signed, and run in a sandbox.")
+_VERSION = click.argument("version", type=click.IntRange(min=1), required=False)
 
 
 @command("try")
@@ -74,4 +79,195 @@ def _show(found: dict[str, Any]) -> None:
     output.note(f"{found['seconds'] * 1000:.1f} ms in {found['level']}")
 
 
-group.add_command(try_file)
+@command("ls")
+@click.option("--all", "-a", "everything", is_flag=True, help="Every version, not only those that are called.")
+def ls(invocation: Invocation, everything: bool) -> None:
+    """List the plugins and the skills."""
+    found = Client(endpoint(invocation)).get("/api/plugins")
+    if invocation.json:
+        output.data_json(found)
+        return
+    shown = [plugin for plugin in found["plugins"] if everything or plugin["active"]]
+    output.data(output.table([_row(plugin) for plugin in shown], ("PLUGIN", "STATE", "OK", "FAILED", "WHAT IT DOES")))
+    hidden = len(found["plugins"]) - len(shown)
+    if hidden and not invocation.quiet:
+        output.note(f"{hidden} more are not in use; -a lists them")
+    if found["skills"]:
+        rows = [(skill["name"], skill["problem"] or skill["description"]) for skill in found["skills"]]
+        output.data(output.table(rows, ("SKILL", "WHAT IT DESCRIBES")))
+
+
+def _row(plugin: dict[str, Any]) -> tuple[object, ...]:
+    name = f"{plugin['name']} {plugin['version']}{' *' if plugin['active'] else ''}"
+    return name, plugin["state"], plugin["successes"], plugin["failures"], plugin["purpose"]
+
+
+@command("show")
+@click.argument("name")
+@_VERSION
+def show(invocation: Invocation, name: str, version: int | None) -> None:
+    """One plugin: what it is for, how it came to be, how it does, and its code."""
+    query = {} if version is None else {"version": version}
+    found = Client(endpoint(invocation)).get(_at(name), **query)
+    if invocation.json:
+        output.data_json(found)
+        return
+    spec, evidence = found["spec"], found["evidence"]
+    allowed = {kind: globs for kind, globs in spec["permissions"].items() if globs}
+    lines = [
+        output.paint(f"{found['name']} {found['version']}", "bold"),
+        spec["purpose"],
+        "",
+        f"state        {found['state']}: {found['reason']}",
+        f"may          {', '.join(f'{kind} {glob}' for kind, globs in allowed.items() for glob in globs) or 'nothing'}",
+        f"by           {evidence['author']} {evidence['model']}".rstrip(),
+        f"proven on    {found['proven_on']}",
+        *(
+            f"called by    {each['model'] or 'a person'}: {each['successes']} ok, {each['failures']} failed"
+            for each in found["models"]
+        ),
+        f"versions     {', '.join(_named(each) for each in found['versions'])}",
+        "",
+        found["problem"] or found["code"],
+    ]
+    output.data(output.harmless("\n".join(lines)) if sys.stdout.isatty() else "\n".join(lines))
+
+
+def _named(plugin: dict[str, Any]) -> str:
+    return f"{plugin['version']} {plugin['state']}{' *' if plugin['active'] else ''}"
+
+
+@command("test")
+@click.argument("name")
+@_VERSION
+def test(invocation: Invocation, name: str, version: int | None) -> int:
+    """Take a plugin through the gate again; one that does not pass is quarantined (exit code 1)."""
+    found = ensure_daemon(invocation).post(f"{_at(name)}/test", {"version": version})
+    words = f"{name} {found['version']} passes" if found["ok"] else f"{name} {found['version']}: {found['problem']}"
+    output.done(invocation, found, output.harmless(words))
+    return 0 if found["ok"] else _FAILED
+
+
+@command("trust")
+@click.argument("name")
+@_VERSION
+def trust(invocation: Invocation, name: str, version: int | None) -> None:
+    """Vouch for a plugin: it is trusted, and its record begins anew."""
+    _decide(invocation, name, "trust", version)
+
+
+@command("demote")
+@click.argument("name")
+@_VERSION
+def demote(invocation: Invocation, name: str, version: int | None) -> None:
+    """Take a plugin out of use; an older version that works takes its place."""
+    _decide(invocation, name, "demote", version)
+
+
+@command("rollback")
+@click.argument("name")
+@_VERSION
+def rollback(invocation: Invocation, name: str, version: int | None) -> None:
+    """Call an older version from now on: VERSION, or the one before."""
+    _decide(invocation, name, "rollback", version)
+
+
+def _decide(invocation: Invocation, name: str, what: str, version: int | None) -> None:
+    found = Client(endpoint(invocation)).post(f"{_at(name)}/{what}", {"version": version})
+    output.done(invocation, found, f"{name} {found['version']} is {found['state']}")
+
+
+@command("rm")
+@click.argument("name")
+@_VERSION
+def rm(invocation: Invocation, name: str, version: int | None) -> None:
+    """Take a plugin away, with its files; one version when it is named."""
+    query = {} if version is None else {"version": version}
+    found = Client(endpoint(invocation)).delete(_at(name), **query)
+    output.done(invocation, found, f"removed {', '.join(found['removed'])}")
+
+
+@command("verify")
+def verify(invocation: Invocation) -> int:
+    """Look whether every plugin is what was signed; exit code 1 when one is not, which is then quarantined."""
+    found = Client(endpoint(invocation)).post("/api/plugins/verify")
+    if invocation.json:
+        output.data_json(found)
+    else:
+        for fault in found["faults"]:
+            output.data(output.harmless(f"{fault['plugin']}: {fault['problem']}"))
+        if not invocation.quiet:
+            output.note(f"{found['checked']} looked at, {len(found['faults'])} not as they should be")
+    return _FAILED if found["faults"] else 0
+
+
+@command("health")
+def health(invocation: Invocation) -> None:
+    """What the plugins are worth together: used again, saying the same, become worse, dead."""
+    found = Client(endpoint(invocation)).get("/api/plugins/health")
+    if invocation.json:
+        output.data_json(found)
+        return
+    pairs = [" and ".join(pair) for pair in found["redundant"]]
+    rows = [
+        ("in use", found["plugins"]),
+        ("called more than once", f"{found['reuse_rate']:.0%}"),
+        ("nearly the same", ", ".join(pairs) or "none"),
+        ("became worse", ", ".join(found["regressions"]) or "none"),
+        ("not called for a month", ", ".join(found["dead"]) or "none"),
+    ]
+    output.data("\n".join(f"{label:<24}{value}" for label, value in rows))
+
+
+@command("init")
+@click.argument("name")
+def init(invocation: Invocation, name: str) -> None:
+    """Make a folder NAME with a plugin that works, to be changed; `plugin new --from NAME` installs it."""
+    from agentd.plugins.skeleton import skeleton  # pydantic with it; other commands do without
+
+    if not re.fullmatch(r"[a-z][a-z0-9_]{2,39}", name):
+        raise BadInput(f"{name[:60]!r} is no name of a plugin", hint="small letters, digits and _, from 3 to 40")
+    folder = Path(name)
+    try:
+        folder.mkdir()
+        for file, text in skeleton(name).items():
+            (folder / file).write_text(text, encoding="utf-8")
+    except FileExistsError:
+        raise Conflict(f"{folder} is there already", hint="take another name, or another folder") from None
+    output.done(invocation, {"made": str(folder)}, f"made {folder}; `agentd plugin new --from {folder}` installs it")
+
+
+@command("new")
+@click.option(
+    "--from",
+    "folder",
+    required=True,
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder with plugin.py, test_plugin.py, GUIDE.md and manifest.json.",
+)
+def new(invocation: Invocation, folder: Path) -> None:
+    """Take a plugin that you wrote through the gate, sign it and install it; exit code 5 when it does not pass."""
+    files = {name: _text_of(folder / name) for name in ("plugin.py", "test_plugin.py", "GUIDE.md")}
+    try:
+        spec = json.loads(_text_of(folder / "manifest.json"))["spec"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        wrong = f"{folder}/manifest.json is no JSON object with a spec"
+        raise BadInput(wrong, hint="agentd plugin init NAME shows one") from None
+    made = ensure_daemon(invocation).post("/api/plugins", {"spec": spec, "files": files})
+    output.done(invocation, made, f"installed {made['name']} {made['version']}, {made['state']}")
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{file} cannot be read: {error}", hint="agentd plugin init NAME shows the files") from None
+
+
+def _at(name: str) -> str:
+    return f"/api/plugins/{quote(name, safe='')}"
+
+
+for each in (ls, show, init, new, try_file, test, trust, demote, rollback, rm, verify, health):
+    group.add_command(each)

@@ -30,6 +30,11 @@ class Proof:
         self._executor = executor
         self._limits = limits
 
+    @property
+    def level(self) -> str:
+        """What holds a plugin while it is proven."""
+        return self._executor().level
+
     def __call__(self, package: Package) -> None:
         """Raises `PluginRefused` for the first thing that is wrong."""
         self.hold(package.manifest.spec, package.files[CODE])

@@ -132,7 +132,8 @@ def test_a_level_that_does_not_write_lets_no_plugin_write(shop: Shop) -> None:
 
 
 def test_arguments_are_held_to_the_spec(shop: Shop) -> None:
-    shop.house.install(adding(input=adding().input | {"properties": {"a": {"type": "integer", "maximum": 5}}}))
+    field = {"a": {"type": "integer", "maximum": 5}, "b": {"type": "integer"}}
+    shop.house.install(adding(input=adding().input | {"properties": field}))
     with pytest.raises(ToolMisused, match="at most 5"):
         shop.call("add", a=6)
     with pytest.raises(ToolMisused, match="a: missing"):
