@@ -80,7 +80,7 @@ def self_test(zygote: Zygote) -> SelfTest:
     """Let children try everything. Raises `SandboxUnavailable` when there are none to be had."""
     started = time.monotonic()
     reached = zygote.reached()
-    with tempfile.TemporaryDirectory(prefix="agentd-probe-") as folder, _Bait(Path(folder)) as bait:
+    with tempfile.TemporaryDirectory(prefix="agentd-probe-") as folder, Bait(Path(folder)) as bait:
         found = [_probe(zygote, probe, bait.targets) for probe in PROBES]
         outside = Probe(name="seen from outside", open=tuple(bait.taken()))
     return SelfTest(reached=reached, probes=(*found, _killed(zygote), outside), seconds=time.monotonic() - started)
@@ -125,7 +125,7 @@ def _killed(zygote: Zygote) -> Probe:
     return Probe(name=FOR_EVER, open=answer, seconds=time.monotonic() - started)
 
 
-class _Bait:
+class Bait:
     """A file, ports and sockets that anybody on this machine could use; `taken` tells what was done to them."""
 
     def __init__(self, folder: Path) -> None:
@@ -133,7 +133,7 @@ class _Bait:
         self._abstract = f"agentd-probe-{secrets.token_hex(8)}"
         self._sockets = contextlib.ExitStack()
 
-    def __enter__(self) -> _Bait:
+    def __enter__(self) -> Bait:
         self._file.write_text(secrets.token_hex(8), encoding="ascii")
         self._tcp = self._bound(socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", 0))
         self._udp = self._bound(socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", 0))
