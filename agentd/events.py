@@ -27,6 +27,7 @@ class EventKind(StrEnum):
     MODEL_SHRUNK = "ModelShrunk"
     MODEL_SWITCHED = "ModelSwitched"
     ANSWER_GIVEN = "AnswerGiven"
+    PLUGIN_FORGED = "PluginForged"
     PLUGIN_INSTALLED = "PluginInstalled"
     PLUGIN_JUDGED = "PluginJudged"
     PLUGIN_ROLLED_BACK = "PluginRolledBack"

@@ -168,6 +168,8 @@ class Report:
     claimed: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     """Paths inside the workspace that the task wrote, moved or deleted."""
+    made: tuple[str, ...] = ()
+    """Tools that the task gave itself, and used."""
     checks: tuple[CheckResult, ...] = ()
     usage: Usage = field(default_factory=Usage)
     seconds: float = 0.0

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from agentd.agent import report
 from agentd.agent.calls import Record
+from agentd.agent.commission import commission
 from agentd.agent.compact import Compact
 from agentd.agent.constrained import Constrained
 from agentd.agent.critic import judge, run_checks
@@ -29,6 +30,7 @@ from agentd.errors import (
     ModelError,
 )
 from agentd.events import EventKind
+from agentd.plugins.forge import Forge
 from agentd.tools.tool import Tool
 from agentd.types import (
     Clock,
@@ -70,6 +72,8 @@ class Runner:
     emit: Record
     clock: Clock
     repeats: Callable[[], int] = lambda: 3
+    forge: Forge | None = None
+    """Makes the tool that a step lacks."""
     _compact: Compact = field(init=False)
     _constrained: Constrained = field(init=False)
 
@@ -133,12 +137,23 @@ class Runner:
         """Do a step and judge it; try again with what was found wrong, as often as the budget says."""
         work.scope.journal.step_started(number)
         self.emit(EventKind.STEP_STARTED, work.task.id, {"step": number, "intent": step.intent})
-        outcome = judge(work, step, run_step(work, chooser, step))
+        outcome = judge(work, step, self._tried(work, chooser, step))
         for _ in range(work.task.budget.retries if chooser.patience else 0):
             if outcome.state is StepState.DONE:
                 break
-            outcome = judge(work, step, run_step(work, chooser, step, advice=outcome.text))
+            outcome = judge(work, step, self._tried(work, chooser, step, advice=outcome.text))
         work.scope.journal.step_ended(number, outcome)
         facts = {"step": number, "state": outcome.state, "checks": len(outcome.checks), "text": outcome.text[:500]}
         self.emit(EventKind.STEP_JUDGED, work.task.id, facts)
         return outcome
+
+    def _tried(self, work: Work, chooser: Chooser, step: Step, advice: str = "") -> Outcome:
+        """Do a step; where a tool is missing, make it, and begin the step again."""
+        try:
+            return run_step(work, chooser, step, advice)
+        except CapabilityMissing as missing:
+            if self.forge is None:
+                raise
+            made = self.forge.make(commission(work, missing.message))
+            work.made[made.name] = None
+            return run_step(work, chooser, step, advice)

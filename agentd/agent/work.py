@@ -54,6 +54,8 @@ class Work:
     evidence: list[Evidence] = field(default_factory=list)
     changed: dict[str, None] = field(default_factory=dict)
     """Paths, in the order in which they were first touched."""
+    made: dict[str, None] = field(default_factory=dict)
+    """Tools that the task has given itself."""
     denials: int = 0
     _speaker: str = ""
     """The model that was spoken to last."""

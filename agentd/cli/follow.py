@@ -18,6 +18,8 @@ ENDED = frozenset(
 _PLAN_EVENTS = frozenset({"TaskStarted", "PlanMade", "StepStarted", "StepJudged"})
 _TOOL_EVENTS = frozenset({"ToolDecided", "ToolFinished"})
 _STOP_EVENTS = frozenset({"TaskFinished", "TaskWaiting"})
+FORGE_EVENTS = frozenset({"PluginForged", "PluginInstalled"})
+"""How the task gives itself a tool: takes minutes, so it is always told."""
 _MARKS = {"pending": "·", "running": ">", "done": "✓", "failed": "✗"}
 
 
@@ -44,7 +46,7 @@ def follow(client: Client, task_id: str, view: View, deadline: float | None = No
                 return task
         elif kind in _PLAN_EVENTS:
             view.task(client.task(task_id))
-        elif kind in _TOOL_EVENTS:
+        elif kind in _TOOL_EVENTS | FORGE_EVENTS:
             view.tool(event)
     return client.task(task_id)
 
@@ -104,14 +106,18 @@ class Lines(Silence):
         output.note(f"step {number} {state}: {output.one_line(intent, 200)}{why}")
 
     def tool(self, event: Mapping[str, Any]) -> None:
-        if self._verbose:
+        if self._verbose or event["kind"] in FORGE_EVENTS:
             output.note(f"  {tool_line(event)}")
 
 
 def tool_line(event: Mapping[str, Any]) -> str:
     """One line about a call of a tool: what it would touch, or how it ended."""
     data = event["data"]
-    if event["kind"] == "ToolDecided":
+    if event["kind"] == "PluginForged":
+        words = f"new tool {data['plugin']}: {data['stage']}{'' if data['ok'] else ' refused'}: {data['what']}"
+    elif event["kind"] == "PluginInstalled":
+        words = f"new tool {data['plugin']} {data['version']}: proven, signed and in use"
+    elif event["kind"] == "ToolDecided":
         refused = "" if data["decision"] == "allow" else f" ({data['decision']}: {data['because']})"
         words = f"{data['tool']}: {', '.join(data['actions'])}{refused}"
     else:

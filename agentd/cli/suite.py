@@ -320,8 +320,13 @@ def judge(expect: Expectation, task: Mapping[str, Any], root: Path, before: Mapp
         *_file_faults(expect, after),
         *_unchanged_faults(expect, before, after),
         *_command_faults(expect, root),
-        *(["no plugin was registered and used"] if expect.plugin else []),
+        *_plugin_faults(expect, task["report"] or {}),
     ]
+
+
+def _plugin_faults(expect: Expectation, report: Mapping[str, Any]) -> Iterator[str]:
+    if expect.plugin and not report.get("made"):
+        yield "no plugin was registered and used"
 
 
 def _state_faults(expect: Expectation, task: Mapping[str, Any]) -> Iterator[str]:

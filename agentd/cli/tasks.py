@@ -176,7 +176,7 @@ def _outcome_part(outcome: Mapping[str, Any]) -> list[str]:
 
 def _report_part(report: Mapping[str, Any]) -> list[str]:
     lines = ["", f"report     {report['state']} after {output.duration(report['seconds'])}, {_usage(report['usage'])}"]
-    for title in ("verified", "claimed", "changed"):
+    for title in ("verified", "claimed", "changed", "made"):
         lines += [f"{title:9}  {output.one_line(entry, 400)}" for entry in report[title]]
     lines += [f"check      {line}" for line in _check_lines(report["checks"])]
     if report["reason"]:

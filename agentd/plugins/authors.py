@@ -82,9 +82,9 @@ def _prompt(name: str) -> str:
     return files("agentd.plugins").joinpath("prompts", f"{name}.md").read_text("utf-8")
 
 
-def _fill(name: str, **values: object) -> str:
+def _fill(prompt: str, /, **values: object) -> str:
     """Values are taken literally: what stands in one is no slot."""
-    parts = [_prompt(name)]
+    parts = [_prompt(prompt)]
     for slot, value in values.items():
         parts = [each for part in parts for each in _between(part, "{" + slot + "}", _Literal(str(value)))]
     return "".join(parts).strip()

@@ -10,7 +10,7 @@ from agentd.backends.json_schema import problems
 from agentd.plugins.broker import Broker
 from agentd.plugins.spec import Spec
 from agentd.plugins.trial import TrialPlace
-from agentd.sandbox.job import Executor, Limits, Program
+from agentd.sandbox.job import Executor, Limit, Limits, Program
 from agentd.types import Grounding
 
 INPUTS = 20
@@ -40,7 +40,7 @@ def _value(field: dict[str, Any], chance: random.Random, names: list[str]) -> An
         return chance.choice(names)
     match field.get("type", "string"):
         case "integer":
-            return _within(field, chance.choice(_NUMBERS))
+            return int(_within(field, chance.choice(_NUMBERS)))
         case "number":
             return _within(field, chance.choice([*_NUMBERS, 0.5, -2.25, 1e-9]))
         case "boolean":
@@ -56,11 +56,11 @@ def _value(field: dict[str, Any], chance: random.Random, names: list[str]) -> An
 
 
 def _within(field: dict[str, Any], number: float) -> float:
-    return max(field.get("minimum", number), min(field.get("maximum", number), number))
+    return float(max(field.get("minimum", number), min(field.get("maximum", number), number)))
 
 
 def flaw(spec: Spec, code: str, executor: Executor, limits: Callable[[], Limits], seed: int) -> tuple[str, int]:
-    """What is wrong with the first input that the plugin does not withstand (empty for none), and how many there were."""
+    """What is wrong with the first input that it does not withstand (empty for none), and how many there were."""
     files = {name: text.encode() for example in spec.examples for name, text in example.files.items()}
     tried = 0
     sandbox = executor.open(Program(source=code, grants=spec.permissions.grants), limits())
@@ -68,7 +68,7 @@ def flaw(spec: Spec, code: str, executor: Executor, limits: Callable[[], Limits]
         for args in inputs(spec, seed):
             tried += 1
             ended = sandbox.call(spec.name, args, broker=Broker(spec.permissions, TrialPlace(files)))
-            if ended.limit is not None:
+            if ended.limit not in (None, Limit.REFUSED):  # a path that it may not touch is refused for its sake
                 return f"with the allowed arguments {args!r:.300}: {ended.error}", tried
             if ended.ok and (wrong := problems(ended.result, spec.output)):
                 shown = f"{args!r:.300} gave {ended.result!r:.200}"

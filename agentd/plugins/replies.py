@@ -35,7 +35,7 @@ def code_in(reply: str, *, cut: bool = False) -> str:
         raise _bad(f"there are {len(python)} blocks of Python", "put everything into one")
     if not python[0].strip():
         raise _bad("the block is empty")
-    return python[0]
+    return str(python[0])
 
 
 def _bad(what: str, hint: str = "reply with one block that begins with ```python and ends with ```") -> BadReply:

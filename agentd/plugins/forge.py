@@ -1,0 +1,362 @@
+"""How the agent gives itself a tool: spec, frozen tests, code, proof, review, signature; each stage may say no."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
+from typing import Any, TypeAlias
+
+from agentd.errors import BadReply, CapabilityMissing, Denied, NeedsApproval, PluginRefused
+from agentd.events import EventKind
+from agentd.plugins import authors, controls, fuzz
+from agentd.plugins.broker import Broker
+from agentd.plugins.exam import Exam, freeze
+from agentd.plugins.folder import CODE, GUIDE, TESTS
+from agentd.plugins.loader import guide_of
+from agentd.plugins.proof import CheckingExecutor, Proof
+from agentd.plugins.registry import Plugin, Registry
+from agentd.plugins.spec import Evidence, Manifest, Spec
+from agentd.plugins.trial import Trial, TrialPlace, Used
+from agentd.policy.engine import PolicyEngine
+from agentd.sandbox.guest.facades import FACADES
+from agentd.sandbox.job import Limits, Program
+from agentd.types import AccessLevel, Action, Effect, Journal, JsonObject, Model, Origin, Ruling
+
+Record: TypeAlias = Callable[[str, str, JsonObject], Any]
+
+ATTEMPTS = 3
+"""At the tests, and at the code."""
+LIKE = 0.6
+"""Of the words of two purposes, from which on an older plugin is tried first."""
+MUTANTS_KILLED = 0.8
+"""Some changes change nothing."""
+_WORD = re.compile(r"[a-z0-9]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commission:
+    """What is wanted, on whose behalf. `files`: texts of the workspace by path, shortened.
+
+    `model(role)` and `remember(do)` are journalled, so that a task that was cut off comes to the same end.
+    """
+
+    task: str
+    goal: str
+    missing: str
+    files: Mapping[str, str]
+    level: AccessLevel
+    origin: Origin
+    journal: Journal
+    key: Callable[[], str]
+    model: Callable[[str], Model]
+
+    def remember(self, do: Callable[[], JsonObject]) -> JsonObject:
+        return self.journal.once(self.key(), Effect.PURE, do)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """The plugin that serves now; `reused` when it was there before."""
+
+    name: str
+    version: int
+    reused: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class _Piece:
+    """What is being made, and what was tried."""
+
+    commission: Commission
+    spec: Spec
+    exam: Exam | None = None
+    tried: list[str] = field(default_factory=list)
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+
+class Forge:
+    """Makes plugins for tasks. Raises `CapabilityMissing` with what was tried, and `Denied` or `NeedsApproval` where
+    policy does not let it install one."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        *,
+        executor: Callable[[], CheckingExecutor],
+        policy: PolicyEngine,
+        record: Record,
+        emit: Record,
+        limits: Callable[[], Limits] = Limits,
+        attempts: int = ATTEMPTS,
+    ) -> None:
+        self._registry = registry
+        self._executor = executor
+        self._policy = policy
+        self._record = record
+        self._emit = emit
+        self._limits = limits
+        self._attempts = attempts
+        self._trial = Trial(executor, limits)
+        self._proof = Proof(executor, limits)
+
+    def make(self, commission: Commission) -> Made:
+        """A plugin for what is missing: one that is there and does it, else a new one."""
+        if commission.model("planner").profile.compact:
+            raise CapabilityMissing(
+                commission.missing,
+                hint="the models here are too small to write a tool; name a larger one for the roles planner and coder",
+            )
+        piece = self._specified(commission)
+        older = self._like(piece)
+        if older is not None:
+            self._tell(piece, "reused", True, f"{older.name} {older.version} does it")
+            return Made(name=older.name, version=older.version, reused=True)
+        self._refuse_if_forbidden(piece)
+        self._examined(piece)
+        code = self._coded(piece)
+        return self._installed(piece, code)
+
+    # stages -----------------------------------------------------------------------------------------------------------
+
+    def _specified(self, commission: Commission) -> _Piece:
+        try:
+            spec = authors.write_spec(
+                commission.model("planner"),
+                goal=commission.goal,
+                missing=commission.missing,
+                given=commission.files,
+                registry=self._registry,
+            )
+        except BadReply as error:
+            raise self._given_up(commission, [f"spec: {error.message}"]) from None
+        piece = _Piece(commission=commission, spec=spec)
+        self._tell(piece, "spec", True, spec.purpose)
+        return piece
+
+    def _like(self, piece: _Piece) -> Plugin | None:
+        """An older plugin for the same: it stands in the way of a new one unless the examples fail on it."""
+        words = _words(piece.spec)
+
+        def find() -> JsonObject:
+            for plugin in self._registry.active():
+                other = _words(plugin.spec)
+                if len(words & other) >= LIKE * len(words | other) and self._does(plugin, piece.spec):
+                    return {"name": plugin.name, "version": plugin.version}
+            return {}
+
+        found = piece.commission.remember(find)
+        return self._registry.get(found["name"], found["version"]) if found else None
+
+    def _does(self, plugin: Plugin, spec: Spec) -> bool:
+        """Whether the older plugin gives what one of the first three examples of the new one asks for."""
+        code = self._registry.load(plugin).code
+        program = Program(source=code, grants=plugin.spec.permissions.grants)
+        for example in spec.examples[:3]:
+            place = TrialPlace({name: text.encode() for name, text in example.files.items()})
+            broker = Broker(plugin.spec.permissions, place)
+            sandbox = self._executor().open(program, self._limits())
+            try:
+                ended = sandbox.call(plugin.name, example.args, broker=broker)
+            finally:
+                sandbox.close()
+            if ended.ok and ended.result == example.result:
+                broker.commit()
+                if all(place.files.get(name) == text.encode() for name, text in example.files_after.items()):
+                    return True
+        return False
+
+    def _examined(self, piece: _Piece, more: Sequence[str] = ()) -> None:
+        """Tests by somebody who does not see the code, frozen once they tell every stub."""
+        advice = list(more)
+        for _ in range(self._attempts):
+            try:
+                text = authors.write_tests(piece.commission.model("critic"), piece.spec, advice)
+                exam = self._frozen(piece, text)
+                survivor = piece.commission.remember(partial(self._look_for_stub, piece, exam))["what"]
+                if not survivor:
+                    piece.exam = exam
+                    told = f"{len(exam.cases)} tests, frozen as {exam.digest[:12]}"
+                    self._tell(piece, "tests", True, told)
+                    return
+                advice.append(f"a wrong version passed your tests: {survivor}")
+            except (BadReply, PluginRefused) as error:
+                advice.append(error.message)
+            self._tell(piece, "tests", False, advice[-1])
+        raise self._given_up(piece.commission, piece.tried)
+
+    def _frozen(self, piece: _Piece, text: str) -> Exam:
+        def look() -> JsonObject:
+            try:
+                return {"cases": list(freeze(text, piece.spec, self._executor()).cases)}
+            except PluginRefused as error:
+                return {"refused": error.message}
+
+        found = piece.commission.remember(look)
+        if "refused" in found:
+            raise PluginRefused(found["refused"])
+        return Exam(source=text, cases=tuple(found["cases"]))
+
+    def _look_for_stub(self, piece: _Piece, exam: Exam) -> JsonObject:
+        return {"what": self._living_stub(piece, exam)}
+
+    def _living_stub(self, piece: _Piece, exam: Exam) -> str:
+        piece.evidence["controls"] = piece.evidence["controls_killed"] = 0
+        for stub in controls.stubs(piece.spec):
+            piece.evidence["controls"] += 1
+            if not self._trial.sit(piece.spec, stub.source, exam, whole=False).failed:
+                return stub.what
+            piece.evidence["controls_killed"] += 1
+        return ""
+
+    def _coded(self, piece: _Piece) -> str:
+        """Code that passes everything; what was wrong with one version is told to the author of the next."""
+        advice: list[str] = []
+        for attempt in range(1, self._attempts + 1):
+            try:
+                code = authors.write_code(piece.commission.model("coder"), piece.spec, ", ".join(FACADES), advice)
+                wrong = self._wrong(piece, code)
+                if not wrong:
+                    self._strengthened(piece, code)
+                    wrong = self._unreviewed(piece, code)
+                if not wrong:
+                    piece.evidence["attempts"] = attempt
+                    self._tell(piece, "code", True, f"passed everything at attempt {attempt}")
+                    return code
+                advice.append(wrong)
+            except BadReply as error:
+                advice.append(error.message)
+            self._tell(piece, "code", False, advice[-1])
+        raise self._given_up(piece.commission, piece.tried)
+
+    def _wrong(self, piece: _Piece, code: str) -> str:
+        """Gate, examples, tests, made-up inputs, permissions: the first thing that is wrong, for its author."""
+        found = piece.commission.remember(lambda: self._judged(piece, code))
+        piece.evidence |= found["evidence"]
+        return str(found["wrong"])
+
+    def _judged(self, piece: _Piece, code: str) -> JsonObject:
+        assert piece.exam is not None
+        spec, exam = piece.spec, piece.exam
+        try:
+            self._proof.hold(spec, code.encode())
+        except PluginRefused as error:
+            return {"wrong": f"{error.message} ({error.hint})" if error.hint else error.message, "evidence": {}}
+        verdict = self._trial.sit(spec, code, exam)
+        if verdict.failed:
+            case, why = next(iter(verdict.failed.items()))
+            return {"wrong": f"{case} failed: {why}", "evidence": {}}
+        seed = int(exam.digest[:8], 16)
+        flaw, fuzzed = fuzz.flaw(spec, code, self._executor(), self._limits, seed)
+        evidence = {"cases": verdict.passed, "fuzzed": fuzzed, "seed": seed}
+        return {"wrong": flaw or _idle_permission(spec, verdict.used), "evidence": evidence}
+
+    def _strengthened(self, piece: _Piece, code: str) -> None:
+        """Tests that let too many wrong versions of the code live go back to their author."""
+        for _ in range(self._attempts):
+            found = piece.commission.remember(lambda: self._mutated(piece, code))
+            piece.evidence |= found["evidence"]
+            if not found["survivors"]:
+                return
+            told = "wrong versions passed your tests: " + "; ".join(found["survivors"][:4])
+            self._tell(piece, "tests", False, told)
+            self._examined(piece, [told])
+            if wrong := self._wrong(piece, code):
+                raise BadReply(wrong)
+        raise self._given_up(piece.commission, piece.tried)
+
+    def _mutated(self, piece: _Piece, code: str) -> JsonObject:
+        assert piece.exam is not None
+        alive = []
+        mutants = controls.mutants(code)
+        for mutant in mutants:
+            try:
+                self._proof.hold(piece.spec, mutant.source.encode())
+            except PluginRefused:
+                continue
+            if not self._trial.sit(piece.spec, mutant.source, piece.exam, whole=False).failed:
+                alive.append(mutant.what)
+        killed = len(mutants) - len(alive)
+        evidence = {"mutants": len(mutants), "mutants_killed": killed}
+        return {"survivors": [] if killed >= MUTANTS_KILLED * len(mutants) else alive, "evidence": evidence}
+
+    def _unreviewed(self, piece: _Piece, code: str) -> str:
+        """Why a reviewer does not want it; a reviewer may refuse what tests let through, and not the other way."""
+        said = authors.review(piece.commission.model("critic"), piece.spec, code)
+        piece.evidence["review"] = said.reason[:500]
+        return "" if said.accept else f"the reviewer refuses it: {said.reason}"
+
+    def _refuse_if_forbidden(self, piece: _Piece) -> None:
+        action = Action(kind="plugin.install", target=piece.spec.name)
+        ruled = self._policy.decide(action, level=piece.commission.level, origin=piece.commission.origin)
+        told = {"actions": [str(action)], "decision": ruled.ruling.value, "rule": ruled.rule, "because": ruled.because}
+        self._record("plugin.decided", piece.commission.task, told | {"risk": ruled.risk})
+        if ruled.ruling is Ruling.DENY:
+            raise Denied(f"a new tool may not be installed: {ruled.because}", hint="a higher --level may")
+        if ruled.ruling is Ruling.ASK:
+            raise NeedsApproval(f"a new tool, {piece.spec.name}, wants to be installed: {ruled.because}")
+
+    def _installed(self, piece: _Piece, code: str) -> Made:
+        """Signed, on disk and in the registry; done twice after a crash, it is there once."""
+        assert piece.exam is not None
+        files = {CODE: code.encode(), TESTS: piece.exam.source.encode(), GUIDE: _guide(piece.spec).encode()}
+
+        def install() -> JsonObject:
+            for plugin in self._registry.all(piece.spec.name):
+                if self._registry.load(plugin).files == files:
+                    return {"name": plugin.name, "version": plugin.version}
+            manifest = Manifest(
+                version=self._registry.next_version(piece.spec.name),
+                spec=piece.spec,
+                evidence=self._evidence(piece),
+            )
+            made = self._registry.install(manifest, files, task=piece.commission.task)
+            return {"name": made.name, "version": made.version}
+
+        commission = piece.commission
+        found = commission.journal.once(commission.key(), Effect.IDEMPOTENT, install)
+        return Made(name=found["name"], version=found["version"])
+
+    def _evidence(self, piece: _Piece) -> Evidence:
+        return Evidence(
+            model=piece.commission.model("coder").name,
+            sandbox=self._executor().level,
+            python=platform.python_version(),
+            restricted_python=version("RestrictedPython"),
+            used=piece.spec.permissions,
+            **piece.evidence,
+        )
+
+    # words ------------------------------------------------------------------------------------------------------------
+
+    def _tell(self, piece: _Piece, stage: str, ok: bool, what: str) -> None:
+        if not ok:
+            piece.tried.append(f"{stage}: {what[:300]}")
+        told = {"plugin": piece.spec.name, "stage": stage, "ok": ok, "what": what[:500]}
+        self._emit(EventKind.PLUGIN_FORGED, piece.commission.task, told)
+
+    def _given_up(self, commission: Commission, tried: Sequence[str]) -> CapabilityMissing:
+        lines = "\n".join(f"- {each}" for each in tried)
+        return CapabilityMissing(f"{commission.missing}\nA tool for it was tried and not proven:\n{lines}")
+
+
+def _idle_permission(spec: Spec, used: Used) -> str:
+    """What is declared and was never seen to be needed is not given."""
+    idle = []
+    if spec.permissions.read and not used.read and not used.write:
+        idle.append("read")
+    if spec.permissions.write and not used.write:
+        idle.append("write")
+    return f"it never used its permission to {' and '.join(idle)}" if idle else ""
+
+
+def _words(spec: Spec) -> frozenset[str]:
+    text = " ".join([spec.name.replace("_", " "), spec.purpose, *spec.requests])
+    return frozenset(_WORD.findall(text.lower()))
+
+
+def _guide(spec: Spec) -> str:
+    return f"# {spec.name}\n\n{spec.purpose}\n\n{guide_of(spec)}\n"
