@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -51,16 +52,18 @@ class Loader:
         self._clock = clock
         self._limits = limits
         self._made: dict[tuple[str, int, str], Tool] = {}
+        self._refreshing = threading.Lock()
         registry.changed.append(self.refresh)
 
     def refresh(self) -> None:
         """Offer the plugins that are active now, and the skills, and no others."""
-        active = {(plugin.name, plugin.version, plugin.digest): plugin for plugin in self._registry.active()}
-        # A tool that stays is the same object, so that what was learnt about the tools stays as well.
-        self._made = {key: self._made.get(key) or self.tool(plugin) for key, plugin in active.items()}
-        tools = {tool.name: tool for tool in self._made.values()}
-        reading = skill_tool(skills(self._registry.folder.root))
-        self._toolbox.put(tools | ({reading.name: reading} if reading else {}))
+        with self._refreshing:
+            active = {(plugin.name, plugin.version, plugin.digest): plugin for plugin in self._registry.active()}
+            # A tool that stays is the same object, so that what was learnt about the tools stays as well.
+            self._made = {key: self._made.get(key) or self.tool(plugin) for key, plugin in active.items()}
+            tools = {tool.name: tool for tool in self._made.values()}
+            reading = skill_tool(skills(self._registry.folder.root))
+            self._toolbox.put(tools | ({reading.name: reading} if reading else {}))
 
     def tool(self, plugin: Plugin) -> Tool:
         """The plugin as a tool; nothing of it is read or run before it is called."""

@@ -627,3 +627,46 @@ def test_only_the_gate_runs_a_tool() -> None:
 def test_the_search_for_other_doors_sees(code: str) -> None:
     assert list(runs_of_tools(ast.parse(code)))
     assert not list(runs_of_tools(ast.parse("runner.run(task); launch.run(argv); repository.run('log')")))
+
+
+# what a tool finds while it runs -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("action", "said"),
+    [
+        (Action(kind="fs.write", target="a.txt"), None),
+        (Action(kind="fs.write", target=".git/hooks/x"), "git-folder"),
+        (Action(kind="fs.write", target="../a.txt"), "outside-workspace"),
+        (Action(kind="fs.write", target="careful/a"), "ask-first"),
+        (Action(kind="net.connect", target="example.com:443"), "default"),
+    ],
+)
+def test_what_a_running_tool_needs_is_judged_like_what_it_said_before(
+    bench: Bench, action: Action, said: str | None
+) -> None:
+    heard: list[str | None] = []
+
+    def run(ctx: ToolContext) -> str:
+        try:
+            ctx.require(action)
+            heard.append(None)
+        except (Denied, NeedsApproval) as error:
+            heard.append(error.hint.removeprefix("rule "))
+        return ctx.model
+
+    gate = bench.gate(simple(run))
+    assert gate.call(SIMPLE, bench.scope(model="small"), "00001").text == "small"
+    assert heard == [said]
+
+
+def test_a_link_is_judged_by_where_it_leads_also_while_a_tool_runs(bench: Bench) -> None:
+    (bench.workspace / ".git").mkdir()
+    (bench.workspace / "link").symlink_to(".git")
+
+    def run(ctx: ToolContext) -> str:
+        ctx.require(Action(kind="fs.write", target="link/config"))
+        return "not judged"
+
+    with pytest.raises(Denied):
+        bench.gate(simple(run)).call(SIMPLE, bench.scope(), "00001")
