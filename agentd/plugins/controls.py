@@ -100,6 +100,27 @@ class _Change(cst.CSTTransformer):
             return cst.Integer(str(original_node.evaluated_value + 1))
         return updated_node
 
+    def visit_Expr(self, node: cst.Expr) -> bool:
+        return not isinstance(node.value, cst.SimpleString)  # what documents changes nothing
+
+    def leave_SimpleString(self, original_node: cst.SimpleString, updated_node: cst.SimpleString) -> cst.BaseExpression:
+        text = original_node.evaluated_value
+        if self._here("a text is another"):
+            return cst.SimpleString(repr(text + "_" if isinstance(text, str) else text + b"_"))
+        return updated_node
+
+    def leave_Assign(self, original_node: cst.Assign, updated_node: cst.Assign) -> cst.Assign:
+        if self._here("a variable has no value"):
+            return updated_node.with_changes(value=cst.Name("None"))
+        return updated_node
+
+    def leave_Call(self, original_node: cst.Call, updated_node: cst.Call) -> cst.BaseExpression:
+        named = [each for each in updated_node.args if each.keyword is not None]
+        if named and self._here("an argument is left out"):
+            kept = [each for each in updated_node.args if each is not named[-1]]
+            return updated_node.with_changes(args=kept)
+        return updated_node
+
     def leave_Return(self, original_node: cst.Return, updated_node: cst.Return) -> cst.Return:
         if original_node.value is not None and self._here("it returns nothing where it should return something"):
             return cst.Return(value=cst.Name("None"), whitespace_after_return=cst.SimpleWhitespace(" "))
