@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agentd.errors import BadInput, SandboxUnavailable
+from agentd.errors import BadInput, SandboxUnavailable, ToolFailed
 from agentd.sandbox.job import Limits
 from agentd.sandbox.launch import kill_group, spawn
 from agentd.types import JsonObject
@@ -149,7 +149,7 @@ class Zygote:
                 argv = [sys.executable, "-I", "-S", str(_HERE / "nursery.py"), self._settings(theirs.fileno())]
                 self._child = spawn(argv, cwd=Path("/"), env={}, pass_fds=(theirs.fileno(),))
             hello = json.loads(ours.recv(4096))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ToolFailed) as error:
             ours.close()
             self._stop()
             raise _unusable(error) from None

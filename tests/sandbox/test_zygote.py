@@ -1,0 +1,177 @@
+"""Lines to real children: what they send is a stranger's, and their end is sure."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from agentd.errors import BadInput, SandboxUnavailable
+from agentd.sandbox.job import Limits
+from agentd.sandbox.zygote import (
+    MAX_FRAME,
+    Line,
+    LineClosed,
+    LineFull,
+    LineSilent,
+    Nursery,
+    Zygote,
+    packed,
+    parsed,
+)
+
+INSIDE = Path(__file__).parent / "inside"
+LIMITS = Limits(seconds=5.0, memory_mb=64)
+
+
+@pytest.fixture
+def zygote() -> Iterator[Zygote]:
+    made = Zygote(Nursery(handler="hostile:serve", paths=[str(INSIDE)]))
+    yield made
+    made.close()
+
+
+def said(line: Line, entry: str, seconds: float = 5.0, **args: Any) -> dict[str, Any]:
+    deadline = time.monotonic() + seconds
+    line.send({"nonce": "n", "call": entry, "args": args}, deadline)
+    return line.receive(deadline)
+
+
+def test_children_share_nothing_but_their_birth(zygote: Zygote) -> None:
+    first, second = zygote.open(LIMITS), zygote.open(LIMITS)
+    assert [said(first, "echo")["result"] for _ in range(2)] == [1, 2]
+    assert said(second, "echo")["result"] == 1
+    assert first.gone(time.monotonic() + 1)
+    first.kill()
+    assert said(second, "echo")["result"] == 2
+    second.kill()
+
+
+@pytest.mark.parametrize("entry", ["garbage", "list", "nan", "infinite", "digits", "deep", "abyss", "half", "end"])
+def test_what_is_no_frame_ends_the_talk(zygote: Zygote, entry: str) -> None:
+    line = zygote.open(LIMITS)
+    with pytest.raises(LineClosed):
+        said(line, entry)
+    line.kill()
+
+
+def test_a_frame_has_a_size(zygote: Zygote) -> None:
+    line = zygote.open(LIMITS)
+    with pytest.raises(LineFull, match=str(MAX_FRAME)):
+        said(line, "huge")
+    line.kill()
+    with pytest.raises(BadInput, match="bytes of JSON"):
+        packed({"text": "x" * MAX_FRAME})
+    for wrong in (float("nan"), object(), {1, 2}):
+        with pytest.raises(BadInput, match="has to be JSON"):
+            packed({"value": wrong})
+
+
+def test_what_is_a_frame_is_read_as_it_was_written() -> None:
+    frame = {"a": [1, 2.5, None, True, "ä€😀"], "b": {"c": 10**900}}
+    assert parsed(packed(frame)[4:]) == frame
+
+
+@pytest.mark.parametrize("entry", ["sleep", "loop"])
+def test_nobody_is_waited_for_past_the_deadline(zygote: Zygote, entry: str) -> None:
+    line = zygote.open(LIMITS)
+    started = time.monotonic()
+    with pytest.raises(LineSilent):
+        said(line, entry, seconds=0.1)
+    assert time.monotonic() - started < 0.5
+    assert line.gone(time.monotonic() + 1)
+    line.kill()
+
+
+def test_who_does_not_listen_is_not_waited_for_either(zygote: Zygote) -> None:
+    line = zygote.open(LIMITS)
+    with pytest.raises(LineSilent):
+        said(line, "sleep", seconds=0.1)
+    started = time.monotonic()
+    with pytest.raises(LineSilent):
+        line.send({"text": "x" * (MAX_FRAME - 100)}, started + 0.2)
+    assert time.monotonic() - started < 1.0
+    line.kill()
+
+
+def test_cancelling_is_quick(zygote: Zygote) -> None:
+    line, cancel = zygote.open(LIMITS), threading.Event()
+    line.send({"nonce": "n", "call": "loop", "args": {}}, time.monotonic() + 5)
+    cancelled: list[float] = []
+    timer = threading.Timer(0.1, lambda: (cancelled.append(time.monotonic()), cancel.set()))
+    timer.start()
+    with pytest.raises(LineSilent):
+        line.receive(time.monotonic() + 10, cancel)
+    assert time.monotonic() - cancelled[0] < 0.25  # 20 ms, on a machine with nothing else to do
+    line.kill()
+
+
+def test_a_zygote_that_died_is_started_again_and_old_lines_harm_no_new_child(zygote: Zygote) -> None:
+    old = zygote.open(LIMITS)
+    before = zygote.reached()
+    own = psutil.Process()
+    nurseries = [each for each in own.children(recursive=True) if "nursery.py" in " ".join(each.cmdline())]
+    for each in nurseries:
+        each.kill()
+    assert psutil.wait_procs(nurseries[:1], 2)[0]
+    with pytest.raises(LineClosed):
+        said(old, "echo")
+    new = zygote.open(LIMITS)
+    assert zygote.reached() is not before
+    old.kill()  # has the number that the new child has
+    assert said(new, "echo")["result"] == 1
+    new.kill()
+
+
+def test_closing_leaves_nobody(zygote: Zygote) -> None:
+    line = zygote.open(LIMITS)
+    own = psutil.Process()
+    family = [each for each in own.children(recursive=True) if "nursery.py" in " ".join(each.cmdline())]
+    assert len(family) >= 2
+    zygote.close()
+    assert psutil.wait_procs(family, 2)[1] == []
+    with pytest.raises(LineClosed):
+        said(line, "echo")
+    line.kill()
+
+
+def test_it_does_not_end_with_the_thread_that_began_it(zygote: Zygote) -> None:
+    lines: list[Line] = []
+    thread = threading.Thread(target=lambda: lines.append(zygote.open(LIMITS)))
+    thread.start()
+    thread.join()
+    assert said(lines[0], "echo")["result"] == 1
+    lines[0].kill()
+
+
+def test_many_threads_at_once(zygote: Zygote) -> None:
+    heard: list[int] = []
+
+    def one() -> None:
+        for _ in range(5):
+            line = zygote.open(LIMITS)
+            heard.append(said(line, "echo")["result"])
+            line.kill()
+
+    threads = [threading.Thread(target=one) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert heard == [1] * 30
+
+
+def test_it_says_that_it_cannot_be_started() -> None:
+    broken = Zygote(Nursery(handler="no_such_module:serve"))
+    with pytest.raises(SandboxUnavailable, match="cannot be started"):
+        broken.open(LIMITS)
+    broken.close()
+    unready = Zygote(Nursery(handler="hostile:none", paths=[str(INSIDE)]))
+    with pytest.raises(SandboxUnavailable, match="cannot be started"):
+        unready.reached()
+    unready.close()
