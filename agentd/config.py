@@ -210,6 +210,21 @@ class CacheSettings(Section):
     )
 
 
+class SandboxSettings(Section):
+    """How far code that is not trusted is shut in."""
+
+    executor: Literal["auto", "os", "wasm"] = Field(
+        "auto",
+        description="What plugins run in: walls of this system, WebAssembly, or the first that holds.",
+    )
+    commands: Literal["required", "off"] = Field(
+        "required",
+        description="Programs of a project (tests, commands, checks) run behind walls or not at all; off: without any.",
+    )
+    file_mb: int = Field(4096, ge=1, le=1_000_000, description="MiB of one file that such a program may write.")
+    processes: int = Field(4096, ge=16, le=4_000_000, description="Processes that such a program may have.")
+
+
 class StoreSettings(Section):
     """The database file."""
 
@@ -262,6 +277,7 @@ class Settings(Places, BaseModel):
     models: ModelSettings = ModelSettings()
     router: RouterSettings = RouterSettings()
     cache: CacheSettings = CacheSettings()
+    sandbox: SandboxSettings = SandboxSettings()
     store: StoreSettings = StoreSettings()
     log: LogSettings = LogSettings()
     plugins: PluginSettings = PluginSettings()

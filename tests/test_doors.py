@@ -14,7 +14,7 @@ NOBODY: frozenset[str] = frozenset()
 DOORS = {
     "child processes": (
         {"subprocess", "multiprocessing", "pty", "os.system", "os.popen", "os.fork", "os.posix_spawn", "os.execv"},
-        {"sandbox/launch.py", "sandbox/nursery.py", "sandbox/probes.py"},
+        {"sandbox/launch.py", "sandbox/nursery.py", "sandbox/probes.py", "sandbox/confined.py"},
     ),
     "the database": ({"apsw", "sqlite_vec"}, {f"store/{part}.py" for part in ("backup", "db", "migrate", "sqlite")}),
     "another SQLite beside it": ({"sqlite3", "sqlite_utils", "aiosqlite"}, NOBODY),

@@ -38,6 +38,9 @@ keyctl 250 219, add_key 248 217, request_key 249 218, kexec_load 246 104, kexec_
 init_module 175 105, finit_module 313 273, delete_module 176 106, syslog 103 116, vhangup 153 58
 settimeofday 164 170, clock_settime 227 112, adjtimex 159 171, clock_adjtime 305 266, sethostname 170 161
 setdomainname 171 162, iopl 172 -, ioperm 173 -, modify_ldt 154 -
+chmod 90 -, fchmod 91 52, fchmodat 268 53, fchmodat2 452 452, chown 92 -, fchown 93 55, lchown 94 -, fchownat 260 54
+utime 132 -, utimes 235 -, futimesat 261 -, utimensat 280 88, setxattr 188 5, lsetxattr 189 6, fsetxattr 190 7
+removexattr 197 14, lremovexattr 198 15, fremovexattr 199 16
 """
 """name, number on x86_64, number on aarch64."""
 _ROWS = [row.split() for row in _CALLS.replace("\n", ",").split(",") if row]

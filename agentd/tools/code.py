@@ -91,7 +91,7 @@ def run_tests(
         report = Path(folder) / "report.xml"
         options = ("-q", "--color=no", "-o", "junit_family=xunit1", f"--junit-xml={report}")
         argv = (*_PYTEST, *options, *filter(None, [target]))
-        done = execute(ctx, argv, timeout=TIMEOUT, max_output=MAX_OUTPUT)
+        done = execute(ctx, argv, timeout=TIMEOUT, max_output=MAX_OUTPUT, outputs=(Path(folder),))
         must_end(done, "pytest", TIMEOUT)
         results = _read(report)
     return _told(done, results, target)

@@ -27,6 +27,7 @@ from agentd.errors import (
 )
 from agentd.events import EventKind
 from agentd.policy.engine import OUTSIDE, PolicyEngine
+from agentd.sandbox.confine import Walls
 from agentd.store.audit import Audit
 from agentd.store.outputs import Outputs
 from agentd.tools.own_places import OwnPlaces
@@ -58,6 +59,7 @@ MAX_SHOWN = 200
 _STRICTNESS = {Ruling.ALLOW: 0, Ruling.ASK: 1, Ruling.DENY: 2}
 _NAMES = {Grounding.FILE, Grounding.FOLDER, Grounding.PATH, Grounding.NEW_PATH, Grounding.COMMAND}
 """What arguments may be shown: names of things, never content."""
+_PROGRAMS = ("shell.exec", "test.run", "check.exec")
 
 # These end a task or ask a person; everything else that a tool raises is its result.
 _PASSING = (Interrupted, InDoubt, Stopping, LeaseLost, StoreError)
@@ -102,8 +104,9 @@ class Gate:
         clock: Clock,
         *,
         own: OwnPlaces | None = None,
+        walls: Walls | None = None,
     ) -> None:
-        """`own`: the places of the home that stay closed to tools."""
+        """`own`: the places of the home that stay closed to tools; `walls`: what programs of a project run behind."""
         self.tools = tools
         self.policy = policy
         self.audit = audit
@@ -111,6 +114,7 @@ class Gate:
         self.outputs = outputs
         self.clock = clock
         self.own = own or OwnPlaces()
+        self.walls = walls or Walls()
 
     def call(self, call: ToolCall, scope: Scope, key: str) -> ToolResult:
         """Run a tool once under `key`; a result that the journal has already comes back without a run or a decision."""
@@ -289,6 +293,8 @@ class _Run:
         }
         digest = _sha256(json.dumps(dict(self.call.args), sort_keys=True, default=str))
         extra = {"args_sha256": digest, "origin": self.scope.origin.value, "effect": self.tool.effect.value}
+        if decision.ruling is Ruling.ALLOW and any(map(_starts_a_program, verdict.actions)):
+            extra["confined"] = self.gate.walls.told
         self.gate.audit.record("tool.decided", self.scope.task, told | extra)
         self.gate.emit(EventKind.TOOL_DECIDED, self.scope.task, told)
 
@@ -306,6 +312,8 @@ class _Run:
                 may_read=self._may_read,
                 require=self._require,
                 model=self.scope.model,
+                walls=self.gate.walls,
+                notes=self.notes,
             )
         return self._context
 
@@ -374,6 +382,11 @@ class _Run:
             return replace(result, text=text)
         handle = self.gate.outputs.put(self.scope.task, text)
         return replace(result, text=_head_and_tail(text, handle), handle=handle)
+
+
+def _starts_a_program(action: Action) -> bool:
+    """One of the project's; git is ours, and works in a folder of ours."""
+    return action.kind in _PROGRAMS and action.argv[:1] != ("git",)
 
 
 def _head_and_tail(text: str, handle: str) -> str:

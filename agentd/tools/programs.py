@@ -14,7 +14,9 @@ from pathlib import Path
 
 from agentd.errors import Denied, ToolFailed, ToolMisused
 from agentd.sandbox import launch
+from agentd.sandbox.confine import Room
 from agentd.sandbox.launch import Completed
+from agentd.tools.start_files import Watch
 from agentd.tools.tool import ToolContext
 
 PYTHONS = ("python", "python3")
@@ -24,27 +26,51 @@ PYTHON_TOOLS = ("ruff", "black", "mypy")
 # `python -m pytest` puts the workspace first on the module path, so that a file pytest.py there would run in place of
 # pytest. Importing pytest before the workspace is put there leaves the tests all they need and closes that way.
 _PYTEST = "import sys, pytest; sys.path.insert(0, ''); sys.argv[0] = 'pytest'; sys.exit(pytest.main())"
+_NAMED = 10
+"""So many files stand in a sentence."""
 _VALUE = re.compile(r"^--?[A-Za-z][\w-]*=?(.*)$", re.DOTALL)
 _DRIVE = re.compile(r"^[A-Za-z]:/")
 
 
 def execute(
-    ctx: ToolContext, argv: Sequence[str], *, timeout: float, max_output: int = 1_000_000, local: bool = False
+    ctx: ToolContext,
+    argv: Sequence[str],
+    *,
+    timeout: float,
+    max_output: int = 1_000_000,
+    local: bool = False,
+    outputs: Sequence[Path] = (),
 ) -> Completed:
-    """Run a program in the workspace; seconds and bytes limited, killed whole on `ctx.cancel`.
+    """Run a program in the workspace, behind walls; seconds and bytes limited, killed whole on `ctx.cancel`.
 
-    `local`: the program may lie in the workspace; only for a command that the owner typed.
+    `local`: the program may lie in the workspace; only for a command that the owner typed. `outputs`: other folders
+    that it may write to. Raises `ToolFailed` when it touched files that make programs run, which are put back.
     """
+    ctx.notes["confined"] = ctx.walls.level
+    watch = Watch(ctx.workspace)
+    touched: list[str] = []
     with project_env(ctx) as env:
-        return launch.run(
-            real_argv(argv),
-            cwd=ctx.workspace.root,
-            env=env,
-            timeout=seconds_left(ctx, timeout),
-            max_output=max_output,
-            cancel=ctx.cancel,
-            local=local,
+        room = Room(
+            workspace=ctx.workspace.root, scratch=Path(env["TMPDIR"]), outputs=tuple(outputs), still=watch.still
         )
+        try:
+            done = ctx.walls.run(
+                real_argv(argv),
+                room=room,
+                env=env,
+                timeout=seconds_left(ctx, timeout),
+                max_output=max_output,
+                cancel=ctx.cancel,
+                local=local,
+            )
+        finally:
+            touched += watch.settle()
+    if touched:
+        raise ToolFailed(
+            f"{argv[0]} touched files that make programs run: {'; '.join(touched[:_NAMED])}",
+            hint="what could be put back was; the owner has to make such changes, or a file tool with a person's yes",
+        )
+    return done
 
 
 def real_argv(argv: Sequence[str]) -> list[str]:

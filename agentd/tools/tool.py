@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeAlias, get_type_hints
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from agentd.errors import Denied, ToolMisused
+from agentd.sandbox.confine import Walls
 from agentd.types import Action, Annotations, Effect, Grounding, JsonObject, ToolResult
 from agentd.workspace.paths import Workspace
 
@@ -57,6 +58,10 @@ class ToolContext:
     """For what a tool finds only while it runs that it has to touch. Raises `Denied` or `NeedsApproval`."""
     model: str = ""
     """The model that asked for the call; empty for a person."""
+    walls: Walls = field(default_factory=Walls)
+    """What programs of the project run behind."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """What the audit log gets to know of the run itself."""
 
 
 Run: TypeAlias = Callable[..., ToolResult | str]
