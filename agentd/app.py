@@ -30,6 +30,7 @@ from agentd.plugins.registry import Registry
 from agentd.plugins.skills import TOOL as READ_SKILL
 from agentd.plugins.trial_run import TrialRuns
 from agentd.policy.engine import PolicyEngine
+from agentd.sandbox.confine import walls_of
 from agentd.sandbox.os_executor import OsExecutor
 from agentd.security.keys import ApiKeys
 from agentd.security.signing import Signer
@@ -137,7 +138,16 @@ def build(
     events = EventLog(db, bus, clock)
     read_output = read_output_tool(outputs)
     tools = Toolbox(builtin() | {read_output.name: read_output})
-    gate = Gate(Toolbox(checks(), tools), policy, audit, events.emit, outputs, clock, own=OwnPlaces.of(settings))
+    gate = Gate(
+        Toolbox(checks(), tools),
+        policy,
+        audit,
+        events.emit,
+        outputs,
+        clock,
+        own=OwnPlaces.of(settings),
+        walls=walls_of(settings, settings.sandbox),
+    )
     vault = Vault(db, clock, settings.vault_key_path)
     remotes = Remotes(secret=vault.get, policy=policy, record=audit.record)
     replies, profiles = ReplyCache(db, clock, lambda: live.current.cache), Profiles(db, clock)
