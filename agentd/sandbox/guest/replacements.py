@@ -214,9 +214,7 @@ def dataclass(kind: Any = None, /, **options: Any) -> Any:
 class _EnumKind(enum.EnumMeta):
     """Enumerations are written as classes: `Enum("Name", {...})` would make a class with any special method."""
 
-    def __call__(cls, value: Any, *rest: Any, **options: Any) -> Any:
-        if rest or options:
-            raise TypeError("an enumeration is written as a class")
+    def __call__(cls, value: Any) -> Any:  # type: ignore[override]
         return super().__call__(value)
 
 
