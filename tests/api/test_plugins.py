@@ -10,7 +10,7 @@ import pytest
 from agentd.plugins.folder import CODE, CONTENT
 from agentd.plugins.skeleton import skeleton
 from tests.api.conftest import Served
-from tests.plugins.conftest import ADD, adding
+from tests.plugins.conftest import ADD, CONVERT, adding, converting
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox of Linux")
 
@@ -56,6 +56,15 @@ def test_what_does_not_pass_the_gate_is_not_installed(served: Served, code: str,
     assert said in answer.json()["error"]["message"]
     assert served.client.get("/api/plugins").json()["plugins"] == []
     assert served.app.plugins.folder.found() == []
+
+
+def test_the_files_of_an_example_are_compared(served: Served) -> None:
+    spec = converting().model_dump(mode="json")
+    sent = {"spec": spec, "files": {name: CONVERT if name == CODE else "# text\n" for name in CONTENT}}
+    assert served.client.post("/api/plugins", json=sent).status_code == 201
+    spec["examples"][0]["files_after"]["a.json"] = "[]"
+    refused = served.client.post("/api/plugins", json=sent).json()["error"]["message"]
+    assert "a.json: expected '[]', got '[{" in refused
 
 
 def test_specs_and_files_of_a_wrong_form(served: Served) -> None:

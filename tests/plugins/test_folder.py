@@ -70,6 +70,13 @@ def test_any_change_of_a_file_is_refused_by_its_name(
     assert f"add/1/{name}" in caught.value.message
 
 
+@pytest.mark.parametrize("harm", [_link, _pipe, _folder])
+def test_only_a_file_is_a_file(house: House, place: Path, harm: Callable[[Path], object]) -> None:
+    harm(place / GUIDE)
+    with pytest.raises(PluginRefused, match=r"add/1/GUIDE\.md is a link or no file"):
+        house.folder.read("add", 1)
+
+
 @pytest.mark.parametrize("more", ["conftest.py", ".hidden", "__pycache__"])
 def test_what_does_not_belong_is_refused(house: House, place: Path, more: str) -> None:
     (place / more).mkdir()

@@ -159,8 +159,10 @@ def test_what_a_plugin_does_wrong_is_a_failure_of_its_own(shop: Shop, body: str,
 
 def test_a_plugin_that_fails_leaves_no_half_result(shop: Shop) -> None:
     spec, _ = failing("", permissions=Permissions(write=("**",)))
-    shop.house.install(spec, "def broken(a, b=1):\n    open('x', 'w').write('half')\n    raise ValueError('no')\n")
-    assert not shop.call("broken", a=1).ok
+    code = "import files\n\ndef broken(a, b=1):\n    files.write_text('x', 'half')\n    raise ValueError('no')\n"
+    shop.house.install(spec, code)
+    assert "ValueError: no" in shop.call("broken", a=1).text
+    assert [record.data["ok"] for record in shop.house.records("plugin.request")] == [True]
     assert not (shop.folder / "x").exists()
 
 
