@@ -168,7 +168,7 @@ def _give_up(linux: Any, settings: dict[str, Any]) -> None:
 
 
 def _rights(linux: Any, places: Iterable[tuple[str, str, str]], bare: bool) -> dict[str, int]:
-    allowed = {} if bare else {"/": linux.READ, "/dev": 0xFFFF}
+    allowed = {"/proc": linux.READ} if bare else {"/": linux.READ, "/dev": 0xFFFF}
     for name in _DEVICES:
         allowed[f"/dev/{name}"] = linux.READ_FILE | linux.WRITE_FILE | linux.IOCTL_DEV
     for kind, _, target in places:
