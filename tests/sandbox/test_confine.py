@@ -89,7 +89,7 @@ def test_nothing_outside_is_read_written_or_changed(mode: Mode, room: Room, tmp_
     before = canary.stat()
     code = """
 print(attempt(lambda: open(to["canary"]).read()))
-print(attempt(lambda: open(to["canary"], "a").write("x")))
+print(attempt(lambda: open(to["canary"], "r+").write("x")))
 attempt(lambda: open(to["canary"] + "2", "w").write("x"))  # where there are namespaces, in an empty /tmp of its own
 print(attempt(lambda: os.truncate(to["canary"], 0)))
 print(attempt(lambda: os.rename(to["canary"], "taken")))
