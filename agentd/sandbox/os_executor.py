@@ -160,21 +160,18 @@ class OsSandbox:
 
 
 class _Talk:
-    """What is said during one call: each thing with a nonce that its answer has to carry, so none can be prepared."""
+    """What is said during one call, under a nonce that every answer has to carry, so that none can be prepared."""
 
     def __init__(self, line: Line, deadline: float, cancel: threading.Event | None) -> None:
         self.started = time.monotonic()
         self._line, self._deadline, self._cancel = line, deadline, cancel
-        self._nonce = ""
+        self._nonce = secrets.token_hex(8)
 
     @property
     def cancelled(self) -> bool:
         return self._cancel is not None and self._cancel.is_set()
 
     def say(self, frame: dict[str, Any]) -> None:
-        # An answer to a request goes on under the nonce of the call.
-        if "value" not in frame and "raise" not in frame:
-            self._nonce = secrets.token_hex(8)
         self._line.send(frame | {"nonce": self._nonce}, self._deadline, self._cancel)
 
     def hear(self) -> dict[str, Any]:

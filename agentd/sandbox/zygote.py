@@ -112,11 +112,10 @@ class Zygote:
     def kill(self, control: socket.socket, number: int) -> None:
         """End a child of the zygote behind `control`; those of an earlier one have died with it."""
         with self._lock:
-            if self._reached is not None and self._reached.control is control:
-                try:
-                    control.send(b"k %d" % number)
-                except OSError:
-                    pass  # its children died with it
+            try:
+                control.send(b"k %d" % number)
+            except OSError:
+                pass  # its children died with it
 
     def close(self) -> None:
         with self._lock:

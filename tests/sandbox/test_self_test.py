@@ -14,6 +14,7 @@ import pytest
 
 from agentd.errors import SandboxUnavailable
 from agentd.sandbox import self_test as module
+from agentd.sandbox.launch import run
 from agentd.sandbox.self_test import PROBES, Bait, SelfTest, self_test
 from agentd.sandbox.zygote import Nursery, Zygote
 
@@ -89,3 +90,28 @@ def test_what_is_done_to_the_bait_is_seen(tmp_path: Path, use: Callable[[Bait], 
     with Bait(tmp_path) as bait:
         use(bait)
         assert list(bait.taken()) == seen
+
+
+UNPRIVILEGED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from agentd.sandbox import linux
+linux.gain_nothing()
+linux.drop_capabilities()
+from agentd.sandbox.self_test import self_test
+from agentd.sandbox.zygote import Nursery, Zygote
+zygote = Zygote(Nursery(without=sys.argv[2:]))
+found = self_test(zygote)
+zygote.close()
+print(found.level, [(probe.name, probe.open) for probe in found.failed])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("without", [(), ("landlock",), ("namespaces",)])
+def test_whoever_has_no_rights_is_held_as_well(tmp_path: Path, without: tuple[str, ...]) -> None:
+    argv = [sys.executable, "-c", UNPRIVILEGED, str(Path(module.__file__).parents[2]), *without]
+    done = run(argv, cwd=tmp_path, timeout=30)
+    assert done.code == 0, done.stderr
+    assert done.stdout.startswith("os:seccomp+rlimits"), done.stdout
+    assert done.stdout.rstrip().endswith("[]")
