@@ -38,7 +38,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """Source that has passed the static gate, as `prepared` by it, and the capability façades that it may import."""
+    """Source that has passed the static gate, and the capability façades that it may import."""
 
     source: str
     grants: frozenset[str] = frozenset()

@@ -15,7 +15,7 @@ from types import CodeType
 from typing import NamedTuple
 
 from . import facades
-from .language import Violation, compiled, imports, is_dunder, is_main_guard
+from .language import Violation, compiled, imports, is_dunder, without_script
 from .policy import METHODS, readable
 
 MAX_BYTES = 64 * 1024
@@ -65,7 +65,9 @@ def check(source: bytes, grants: Iterable[str]) -> Report:
         hint = "write one Python file, complete and without anything around it"
         return Report([Violation(getattr(error, "lineno", None) or 1, "syntax", str(error), hint)], [], None)
     entries = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
-    found = [*_size(tree), *_tokens(text)] or [
+    found = [*_size(tree), *_tokens(text)]
+    tree = without_script(tree)
+    found = found or [
         *_imports(tree, frozenset(grants)),
         *_names(tree),
         *_effects(tree),
@@ -193,7 +195,7 @@ def _effects(tree: ast.Module) -> Iterator[Violation]:
 
 def _quiet(node: ast.stmt, own: set[str]) -> bool:
     """Whether a statement at the top only defines something. While a module is loaded no capability answers anyway."""
-    if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom | ast.Pass) or is_main_guard(node):
+    if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom | ast.Pass):
         return True
     if isinstance(node, ast.Expr):
         return isinstance(node.value, ast.Constant)

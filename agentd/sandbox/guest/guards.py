@@ -137,8 +137,8 @@ def get_attribute(value: Any, name: str, *default: Any) -> Any:
 
 
 def named_attribute(value: Any, name: str, *default: Any) -> Any:
-    """`getattr` of a plugin, and every other way to an attribute whose name is a value: no special ones."""
-    if type(name) is str and name.startswith("__"):
+    """`getattr` of a plugin, and every other way to an attribute whose name is a value: it never gives a class."""
+    if type(name) is str and name == "__class__":
         raise Unavailable(f"the attribute {name!r} is not available by its name")
     return get_attribute(value, name, *default)
 
@@ -264,9 +264,13 @@ def checked_bases(*bases: Any) -> Sequence[Any]:
     resolved = [BASES.get(base, base) if isinstance(base, Function) else base for base in bases]
     for base in resolved:
         origin = typing.get_origin(base) or base
-        if not (isinstance(origin, type) and (origin in CLASSES or of_plugin(origin))) and base not in BASES.values():
+        if not (isinstance(origin, type) and (origin in CLASSES or of_plugin(origin))) and not _stands_for(base):
             raise TypeError(f"{base!r} cannot be inherited from")
     return resolved
+
+
+def _stands_for(base: Any) -> bool:
+    return any(base is real for real in BASES.values())  # by identity: `==` would hand it to the plugin's own
 
 
 def safe_super(of_class: Any, instance: Any) -> Any:

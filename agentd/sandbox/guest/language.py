@@ -30,11 +30,28 @@ def is_main_guard(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and ast.unparse(node.test) in ("__name__ == '__main__'", "'__main__' == __name__")
 
 
+def without_script(tree: ast.Module) -> ast.Module:
+    """The module without what runs only when it is a script, and without the imports that nothing else uses."""
+    guards = [node for node in tree.body if is_main_guard(node)]
+    rest = [node for node in tree.body if not is_main_guard(node)]
+    scripts = _loaded(guards) - _loaded(rest)
+    body = [node for node in rest if not (isinstance(node, ast.Import | ast.ImportFrom) and _binds(node) <= scripts)]
+    return ast.Module(body, tree.type_ignores)
+
+
+def _loaded(nodes: list[ast.stmt]) -> set[str]:
+    return {part.id for node in nodes for part in ast.walk(node) if isinstance(part, ast.Name)}
+
+
+def _binds(node: ast.Import | ast.ImportFrom) -> set[str]:
+    return {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+
+
 def compiled(tree: ast.Module) -> tuple[CodeType | None, list[Violation]]:
     """The code of a source that was parsed, or None and what its language refuses. The tree is changed."""
     policy = Policy()
     try:
-        made = policy.visit(_Plain(_prefix(tree)).visit(tree))
+        made = policy.visit(_Plain(_prefix(tree)).visit(without_script(tree)))
         if not policy.refusals:
             # Else this module's own `from __future__` would hold in there.
             return compile(made, FILE, "exec", dont_inherit=True), []
@@ -54,8 +71,7 @@ def _prefix(tree: ast.AST) -> str:
 
 
 class _Plain(ast.NodeTransformer):
-    """Takes out what runs only in a script, and gives private names a public form: those with an underscore are
-    the guards'."""
+    """Gives private names a public form: those with an underscore are the guards'."""
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
@@ -87,9 +103,6 @@ class _Plain(ast.NodeTransformer):
         if all(isinstance(to, ast.Name) and is_dunder(to.id) and to.id not in METHODS for to in node.targets):
             return ast.copy_location(ast.Pass(), node)
         return self.generic_visit(node)
-
-    def visit_If(self, node: ast.If) -> ast.AST:
-        return ast.copy_location(ast.Pass(), node) if is_main_guard(node) else self.generic_visit(node)
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[int, str, str]]:

@@ -21,7 +21,7 @@ ceil getattr get set delete set_name init_subclass class_getitem
 """
 METHODS = frozenset(f"__{name}__" for name in _METHODS.split())
 """Special methods that a class may define, and that may be called by name."""
-READABLE = METHODS - {"__set_name__", "__get__", "__set__", "__delete__"} | {
+READABLE = METHODS - {"__set_name__", "__get__", "__set__", "__delete__", "__getattr__"} | {
     "__name__",
     "__qualname__",
     "__doc__",

@@ -7,6 +7,7 @@ import collections
 import configparser
 import contextlib
 import dataclasses
+import decimal
 import enum
 import functools
 import itertools
@@ -201,8 +202,10 @@ def dataclass(kind: Any = None, /, **options: Any) -> Any:
     """A field named like a method that walks attributes would be read without a guard: where it is one is refused."""
 
     def decorate(kind: Any) -> Any:
-        if issubclass(_made_here(kind), str):
-            raise TypeError("a str cannot be a dataclass")
+        if issubclass(_made_here(kind), (str, AttributeError)):
+            raise TypeError(
+                f"{kind.__name__} cannot be a dataclass: its fields could hide methods of a str or an error"
+            )
         made = dataclasses.dataclass(**options)(kind)
         names = getattr(made, "__match_args__", ())
         setattr(made, "__match_args__", tuple(itertools.takewhile(lambda name: name not in UNGUARDED, names)))  # noqa: B010
@@ -512,7 +515,7 @@ class TestedPluginError(Exception):
 
 
 CHANGEABLE.update(
-    {ET.Element, ConfigParser, RawConfigParser, configparser.SectionProxy, SimpleNamespace},
+    {ET.Element, ConfigParser, RawConfigParser, configparser.SectionProxy, SimpleNamespace, decimal.Context},
 )
 
 REPLACED: Final[dict[str, dict[str, Any]]] = {
