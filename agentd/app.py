@@ -23,6 +23,8 @@ from agentd.events import Bus
 from agentd.home import defaults_dir
 from agentd.plugins.admission import Admission
 from agentd.plugins.folder import PluginFolder
+from agentd.plugins.forge import Forge
+from agentd.plugins.judge import Judge
 from agentd.plugins.language import language
 from agentd.plugins.loader import Loader
 from agentd.plugins.proof import Proof
@@ -186,6 +188,7 @@ def build(
         emit=events.emit,
         clock=clock,
         repeats=lambda: live.current.agent.loop_repeats,
+        forge=Forge(plugins, executor=lambda: executor, policy=policy, record=audit.record, emit=events.emit),
     )
     return App(
         live=live,
@@ -209,7 +212,7 @@ def build(
         trial_runs=TrialRuns({"os": executor}, audit.record),
         plugins=plugins,
         loader=Loader(plugins, tools, executor=lambda: executor, prove=proof, record=audit.record, clock=clock),
-        admission=Admission(plugins, proof),
+        admission=Admission(plugins, Judge(lambda: executor), proof),
         queue=queue,
         runner=runner,
         worker=Worker(

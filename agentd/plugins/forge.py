@@ -5,22 +5,23 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
 from typing import Any, TypeAlias
 
 from agentd.errors import BadReply, CapabilityMissing, Denied, NeedsApproval, PluginRefused
 from agentd.events import EventKind
-from agentd.plugins import authors, controls, fuzz
+from agentd.plugins import authors
 from agentd.plugins.broker import Broker
-from agentd.plugins.exam import Exam, freeze
+from agentd.plugins.exam import Exam
 from agentd.plugins.folder import CODE, GUIDE, TESTS
+from agentd.plugins.judge import Finding, Judge
 from agentd.plugins.loader import guide_of
-from agentd.plugins.proof import CheckingExecutor, Proof
+from agentd.plugins.proof import CheckingExecutor
 from agentd.plugins.registry import Plugin, Registry
 from agentd.plugins.spec import Evidence, Manifest, Spec
-from agentd.plugins.trial import Trial, TrialPlace, Used
+from agentd.plugins.trial import TrialPlace
 from agentd.policy.engine import PolicyEngine
 from agentd.sandbox.guest.facades import FACADES
 from agentd.sandbox.job import Limits, Program
@@ -32,8 +33,6 @@ ATTEMPTS = 3
 """At the tests, and at the code."""
 LIKE = 0.6
 """Of the words of two purposes, from which on an older plugin is tried first."""
-MUTANTS_KILLED = 0.8
-"""Some changes change nothing."""
 _WORD = re.compile(r"[a-z0-9]+")
 
 
@@ -100,8 +99,7 @@ class Forge:
         self._emit = emit
         self._limits = limits
         self._attempts = attempts
-        self._trial = Trial(executor, limits)
-        self._proof = Proof(executor, limits)
+        self._judge = Judge(executor, limits)
 
     def make(self, commission: Commission) -> Made:
         """A plugin for what is missing: one that is there and does it, else a new one."""
@@ -176,7 +174,7 @@ class Forge:
             try:
                 text = authors.write_tests(piece.commission.model("critic"), piece.spec, advice)
                 exam = self._frozen(piece, text)
-                survivor = piece.commission.remember(partial(self._look_for_stub, piece, exam))["what"]
+                survivor = self._found(piece, partial(self._judge.of_tests, piece.spec, exam))
                 if not survivor:
                     piece.exam = exam
                     told = f"{len(exam.cases)} tests, frozen as {exam.digest[:12]}"
@@ -191,7 +189,7 @@ class Forge:
     def _frozen(self, piece: _Piece, text: str) -> Exam:
         def look() -> JsonObject:
             try:
-                return {"cases": list(freeze(text, piece.spec, self._executor()).cases)}
+                return {"cases": list(self._judge.freeze(text, piece.spec).cases)}
             except PluginRefused as error:
                 return {"refused": error.message}
 
@@ -199,18 +197,6 @@ class Forge:
         if "refused" in found:
             raise PluginRefused(found["refused"])
         return Exam(source=text, cases=tuple(found["cases"]))
-
-    def _look_for_stub(self, piece: _Piece, exam: Exam) -> JsonObject:
-        return {"what": self._living_stub(piece, exam)}
-
-    def _living_stub(self, piece: _Piece, exam: Exam) -> str:
-        piece.evidence["controls"] = piece.evidence["controls_killed"] = 0
-        for stub in controls.stubs(piece.spec):
-            piece.evidence["controls"] += 1
-            if not self._trial.sit(piece.spec, stub.source, exam, whole=False).failed:
-                return stub.what
-            piece.evidence["controls_killed"] += 1
-        return ""
 
     def _coded(self, piece: _Piece) -> str:
         """Code that passes everything; what was wrong with one version is told to the author of the next."""
@@ -233,55 +219,29 @@ class Forge:
         raise self._given_up(piece.commission, piece.tried)
 
     def _wrong(self, piece: _Piece, code: str) -> str:
-        """Gate, examples, tests, made-up inputs, permissions: the first thing that is wrong, for its author."""
-        found = piece.commission.remember(lambda: self._judged(piece, code))
+        """The first thing that is wrong, for its author."""
+        assert piece.exam is not None
+        return self._found(piece, partial(self._judge.of_code, piece.spec, code, piece.exam))
+
+    def _found(self, piece: _Piece, judge: Callable[[], Finding]) -> str:
+        """What a judge finds wrong, the same again after a crash; its counts become evidence."""
+        found = piece.commission.remember(lambda: asdict(judge()))
         piece.evidence |= found["evidence"]
         return str(found["wrong"])
-
-    def _judged(self, piece: _Piece, code: str) -> JsonObject:
-        assert piece.exam is not None
-        spec, exam = piece.spec, piece.exam
-        try:
-            self._proof.hold(spec, code.encode())
-        except PluginRefused as error:
-            return {"wrong": f"{error.message} ({error.hint})" if error.hint else error.message, "evidence": {}}
-        verdict = self._trial.sit(spec, code, exam)
-        if verdict.failed:
-            case, why = next(iter(verdict.failed.items()))
-            return {"wrong": f"{case} failed: {why}", "evidence": {}}
-        seed = int(exam.digest[:8], 16)
-        flaw, fuzzed = fuzz.flaw(spec, code, self._executor(), self._limits, seed)
-        evidence = {"cases": verdict.passed, "fuzzed": fuzzed, "seed": seed}
-        return {"wrong": flaw or _idle_permission(spec, verdict.used), "evidence": evidence}
 
     def _strengthened(self, piece: _Piece, code: str) -> None:
         """Tests that let too many wrong versions of the code live go back to their author."""
         for _ in range(self._attempts):
-            found = piece.commission.remember(lambda: self._mutated(piece, code))
-            piece.evidence |= found["evidence"]
-            if not found["survivors"]:
+            assert piece.exam is not None
+            alive = self._found(piece, partial(self._judge.of_both, piece.spec, code, piece.exam))
+            if not alive:
                 return
-            told = "wrong versions passed your tests: " + "; ".join(found["survivors"][:4])
+            told = f"wrong versions passed your tests: {alive}"
             self._tell(piece, "tests", False, told)
             self._examined(piece, [told])
             if wrong := self._wrong(piece, code):
                 raise BadReply(wrong)
         raise self._given_up(piece.commission, piece.tried)
-
-    def _mutated(self, piece: _Piece, code: str) -> JsonObject:
-        assert piece.exam is not None
-        alive = []
-        mutants = controls.mutants(code)
-        for mutant in mutants:
-            try:
-                self._proof.hold(piece.spec, mutant.source.encode())
-            except PluginRefused:
-                continue
-            if not self._trial.sit(piece.spec, mutant.source, piece.exam, whole=False).failed:
-                alive.append(mutant.what)
-        killed = len(mutants) - len(alive)
-        evidence = {"mutants": len(mutants), "mutants_killed": killed}
-        return {"survivors": [] if killed >= MUTANTS_KILLED * len(mutants) else alive, "evidence": evidence}
 
     def _unreviewed(self, piece: _Piece, code: str) -> str:
         """Why a reviewer does not want it; a reviewer may refuse what tests let through, and not the other way."""
@@ -341,16 +301,6 @@ class Forge:
     def _given_up(self, commission: Commission, tried: Sequence[str]) -> CapabilityMissing:
         lines = "\n".join(f"- {each}" for each in tried)
         return CapabilityMissing(f"{commission.missing}\nA tool for it was tried and not proven:\n{lines}")
-
-
-def _idle_permission(spec: Spec, used: Used) -> str:
-    """What is declared and was never seen to be needed is not given."""
-    idle = []
-    if spec.permissions.read and not used.read and not used.write:
-        idle.append("read")
-    if spec.permissions.write and not used.write:
-        idle.append("write")
-    return f"it never used its permission to {' and '.join(idle)}" if idle else ""
 
 
 def _words(spec: Spec) -> frozenset[str]:

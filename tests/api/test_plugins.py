@@ -7,17 +7,19 @@ from typing import Any
 
 import pytest
 
-from agentd.plugins.folder import CODE, CONTENT
+from agentd.plugins.folder import CODE, CONTENT, TESTS
 from agentd.plugins.skeleton import skeleton
 from tests.api.conftest import Served
-from tests.plugins.conftest import ADD, CONVERT, adding, converting
+from tests.plugins.conftest import ADD, ADD_TESTS, CONVERT, CONVERT_TESTS, adding, converting
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox of Linux")
 
 
 def body(code: str = ADD, **more: Any) -> dict[str, Any]:
     spec = adding(**more).model_dump(mode="json")
-    return {"spec": spec, "files": {name: code if name == CODE else "# text\n" for name in CONTENT}}
+    tests = CONVERT_TESTS if "csv_to_json" in spec["name"] else ADD_TESTS.replace("NAME", spec["name"])
+    files = {CODE: code, TESTS: tests}
+    return {"spec": spec, "files": {name: files.get(name, "# text\n") for name in CONTENT}}
 
 
 def add(served: Served, code: str = ADD, **more: Any) -> dict[str, Any]:
@@ -60,7 +62,8 @@ def test_what_does_not_pass_the_gate_is_not_installed(served: Served, code: str,
 
 def test_the_files_of_an_example_are_compared(served: Served) -> None:
     spec = converting().model_dump(mode="json")
-    sent = {"spec": spec, "files": {name: CONVERT if name == CODE else "# text\n" for name in CONTENT}}
+    files = {CODE: CONVERT, TESTS: CONVERT_TESTS}
+    sent = {"spec": spec, "files": {name: files.get(name, "# text\n") for name in CONTENT}}
     assert served.client.post("/api/plugins", json=sent).status_code == 201
     spec["examples"][0]["files_after"]["a.json"] = "[]"
     refused = served.client.post("/api/plugins", json=sent).json()["error"]["message"]

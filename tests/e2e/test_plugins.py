@@ -33,7 +33,7 @@ def test_from_an_empty_folder_to_a_tool_and_back(daemon: Agentd) -> None:
     code.write_text(code.read_text().replace("text.split()", "text"))
     refused = daemon.error("plugin", "new", "--from", "word_count", code=5)
     assert (refused["code"], "expected 2, got 7" in refused["message"]) == ("plugin.refused", True)
-    code.write_text(code.read_text().replace("len(text)", "len(text.split(' ')) if text else 0"))
+    code.write_text(code.read_text().replace("len(text)", "sum(1 for _ in text.split())"))
     assert daemon.json("plugin", "new", "--from", "word_count")["version"] == 2
     assert daemon.json("plugin", "rollback", "word_count")["version"] == 1
     assert daemon.json("plugin", "health")["plugins"] == 1

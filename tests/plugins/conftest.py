@@ -37,6 +37,65 @@ ADD = '''def add(a, b=1):
     """Add two numbers."""
     return a + b
 '''
+ADD_TESTS = """import plugin
+
+
+def test_two_numbers():
+    assert plugin.NAME(a=20, b=22) == 42
+
+
+def test_one_is_added_where_nothing_is_said():
+    assert plugin.NAME(a=1) == 2
+    assert plugin.NAME(a=-1) == 0
+
+
+def test_below_nothing():
+    assert plugin.NAME(a=-5, b=-7) == -12
+
+
+def test_nothing():
+    assert plugin.NAME(a=3, b=0) == 3
+
+
+def test_large_numbers():
+    assert plugin.NAME(a=10**12, b=1) == 10**12 + 1
+"""
+CONVERT_TESTS = """import files
+import json
+import plugin
+
+
+def convert(text):
+    files.write_text("in.csv", text)
+    result = plugin.csv_to_json(path="in.csv", target="out.json")
+    return result["rows"], json.loads(files.read_text("out.json"))
+
+
+def test_two_rows():
+    assert convert("a,b\\n1,2\\n3,4\\n") == (2, [{"a": "1", "b": "2"}, {"a": "3", "b": "4"}])
+
+
+def test_header_alone():
+    assert convert("a,b\\n") == (0, [])
+
+
+def test_quoted():
+    assert convert('a\\n"x,y"\\n') == (1, [{"a": "x,y"}])
+
+
+def test_text_as_it_is():
+    convert("a\\nx\\n")
+    assert files.read_text("out.json") == '[{"a": "x"}]'
+
+
+def test_missing_file():
+    try:
+        plugin.csv_to_json(path="none.csv", target="out.json")
+    except plugin.Error:
+        assert not files.exists("out.json")
+        return
+    assert plugin is None, "it should have failed"
+"""
 INTEGER = {"type": "integer"}
 
 
