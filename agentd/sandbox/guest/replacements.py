@@ -203,9 +203,7 @@ def dataclass(kind: Any = None, /, **options: Any) -> Any:
 
     def decorate(kind: Any) -> Any:
         if issubclass(_made_here(kind), (str, AttributeError)):
-            raise TypeError(
-                f"{kind.__name__} cannot be a dataclass: its fields could hide methods of a str or an error"
-            )
+            raise TypeError(f"{kind.__name__} cannot be a dataclass: fields could hide its methods")
         made = dataclasses.dataclass(**options)(kind)
         names = getattr(made, "__match_args__", ())
         setattr(made, "__match_args__", tuple(itertools.takewhile(lambda name: name not in UNGUARDED, names)))  # noqa: B010
