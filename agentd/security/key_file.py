@@ -49,7 +49,8 @@ class KeyFile:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             kind = DiskFull if full else StoreError
             hint = "free some space" if full else "see to the folder's rights"
-            raise kind(f"the key of {self._owner} cannot be written: {self.path}: {error.strerror}", hint=hint) from None
+            words = f"the key of {self._owner} cannot be written: {self.path}: {error.strerror}"
+            raise kind(words, hint=hint) from None
         return key
 
     def gone(self) -> StoreError:

@@ -140,7 +140,10 @@ def test_a_command_is_not_allowed_by_a_path(load: Load) -> None:
 
 
 def test_names_have_patterns_of_their_own(load: Load) -> None:
-    rule = "- {{match: {{action: plugin.call, {pattern}}}, decision: allow, because: b, examples: {{match: [csv_a], not_match: [x]}}}}"
+    rule = (
+        "- {{match: {{action: plugin.call, {pattern}}}, decision: allow, because: b, "
+        "examples: {{match: [csv_a], not_match: [x]}}}}"
+    )
     engine = load(rule.format(pattern="name: ['csv_*']"))
     for name, ruling in (
         ("csv_b", Ruling.ALLOW),
