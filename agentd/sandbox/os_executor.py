@@ -41,8 +41,14 @@ class OsExecutor:
 
     def line(self, limits: Limits) -> Line:
         """To a new child. Raises `SandboxUnavailable` where children are not held."""
-        self.self_test().demand()
-        return self._zygote.open(limits)
+        for _ in range(3):
+            tested = self.self_test()
+            tested.demand()
+            line = self._zygote.open(limits)
+            if line.control is tested.reached.control:
+                return line
+            line.kill()  # the zygote had died: the one in its place has not been tested yet
+        raise SandboxUnavailable("the sandbox dies again and again", hint="agentd doctor")
 
     def open(self, program: Program, limits: Limits) -> OsSandbox:
         self.self_test().demand()

@@ -7,12 +7,12 @@ import json
 import math
 import select
 import socket
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ class Zygote:
     def __init__(self, nursery: Nursery | None = None) -> None:
         self._nursery = nursery or Nursery()
         self._lock = threading.Lock()
-        self._child: subprocess.Popen[bytes] | None = None
+        self._end: Callable[[], None] | None = None
         self._reached: Reached | None = None
 
     def reached(self) -> Reached:
@@ -146,7 +146,8 @@ class Zygote:
         try:
             with theirs:
                 argv = [sys.executable, "-I", "-S", str(_HERE / "nursery.py"), self._settings(theirs.fileno())]
-                self._child = spawn(argv, cwd=Path("/"), env={}, pass_fds=(theirs.fileno(),))
+                child = spawn(argv, cwd=Path("/"), env={}, pass_fds=(theirs.fileno(),))
+                self._end = partial(kill_group, child, grace=0.0)
             hello = json.loads(ours.recv(4096))
         except (OSError, ValueError, ToolFailed) as error:
             ours.close()
@@ -169,9 +170,9 @@ class Zygote:
     def _stop(self) -> None:
         if self._reached is not None:
             self._reached.control.close()
-        if self._child is not None:
-            kill_group(self._child, grace=0.0)
-        self._reached = self._child = None
+        if self._end is not None:
+            self._end()
+        self._reached = self._end = None
 
 
 def _unusable(error: Exception) -> SandboxUnavailable:
@@ -192,7 +193,8 @@ class Line:
         ours.setblocking(False)
         self._socket = ours
         self._zygote = zygote
-        self._control = control
+        self.control = control
+        """Of the zygote that the child is of."""
         self._number = number
 
     def send(self, frame: JsonObject, deadline: float, cancel: threading.Event | None = None) -> None:
@@ -246,7 +248,7 @@ class Line:
 
     def gone(self, deadline: float) -> bool:
         """End the child, and whether it has ended by then."""
-        self._zygote.kill(self._control, self._number)
+        self._zygote.kill(self.control, self._number)
         try:
             while self._exactly(1, deadline, None):
                 pass
@@ -258,7 +260,7 @@ class Line:
 
     def kill(self) -> None:
         """End the child, whatever it does."""
-        self._zygote.kill(self._control, self._number)
+        self._zygote.kill(self.control, self._number)
         self._socket.close()
 
 

@@ -175,4 +175,6 @@ def test_numbers_are_those_of_the_headers(machine: str) -> None:
     for name in linux.SYSTEM_CALLS:
         program = linux.filter_program([linux.Rule(name, linux.KILL)], otherwise=linux.ALLOW, machine=machine)
         numbers = [value for code, _, _, value in struct.iter_unpack("=HBBI", program) if code == 0x15]
-        assert numbers[1:] == ([known[name]] if name in known else []), name
+        # Headers may be older than a call; from 424 on all machines have the same numbers.
+        newer = [each for each in numbers[1:] if each > max(known.values()) and each >= 424]
+        assert numbers[1:] == ([known[name]] if name in known else newer), name

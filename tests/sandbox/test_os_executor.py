@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from agentd.errors import BadInput, Cancelled, SandboxUnavailable
@@ -215,3 +217,21 @@ def test_each_zygote_is_tested_once(executor: OsExecutor) -> None:
     assert executor.self_test(anew=True) is not first
     executor.close()
     assert executor.self_test().reached is not first.reached
+
+
+def test_the_child_of_another_zygote_is_not_used_before_that_one_was_tested() -> None:
+    executor = OsExecutor()
+    sandbox = opened(executor, "def f():\n    return 1\n")
+    before = executor.self_test()
+    nurseries = [each for each in psutil.Process().children(recursive=True) if "nursery.py" in str(each.cmdline())]
+    for each in nurseries:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.kill()
+    psutil.wait_procs(nurseries, 2)
+    line = executor.line(LIMITS)
+    assert before.reached.control is not line.control
+    assert executor._tested is not None
+    assert executor._tested.reached.control is line.control
+    line.kill()
+    sandbox.close()
+    executor.close()

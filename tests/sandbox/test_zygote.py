@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -117,7 +118,8 @@ def test_a_zygote_that_died_is_started_again_and_old_lines_harm_no_new_child(zyg
     own = psutil.Process()
     nurseries = [each for each in own.children(recursive=True) if "nursery.py" in " ".join(each.cmdline())]
     for each in nurseries:
-        each.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.kill()
     assert psutil.wait_procs(nurseries[:1], 2)[0]
     with pytest.raises(LineClosed):
         said(old, "echo")
