@@ -400,6 +400,22 @@ def _edit_result(path: str, lines: Sequence[int]) -> ToolResult:
 # copy, move, delete ---------------------------------------------------------------------------------------------------
 
 
+def _require(ctx: ToolContext, kind: str, path: str, place: str) -> None:
+    """What the arguments do not name has to be allowed as well: all that is at `path`, as if it stood at `place`."""
+    for held in ctx.workspace.held(path):
+        ctx.require(Action(kind=kind, target=normal(f"{place}/{held}")))
+
+
+def _copy_before(ctx: ToolContext, args: Any) -> JsonObject:
+    _require(ctx, "fs.write", args.source, _landing(ctx.workspace, args.source, args.target))
+    return _pair_before(ctx, args)
+
+
+def _move_before(ctx: ToolContext, args: Any) -> JsonObject:
+    _require(ctx, "fs.delete", args.source, args.source)
+    return _copy_before(ctx, args)
+
+
 def _pair_before(ctx: ToolContext, args: Any) -> JsonObject:
     """Which source is meant, by its identity, and where it goes."""
     source = ctx.workspace.identity(args.source)
@@ -427,7 +443,7 @@ def _copy_probe(ctx: ToolContext, args: Any, intent: JsonObject) -> ToolResult |
 @tool(
     effect=Effect.PROBEABLE,
     actions=_touches(source="fs.read", target="fs.write"),
-    before=_pair_before,
+    before=_copy_before,
     probe=_copy_probe,
     examples=(
         "Copy {source} to {target}",
@@ -470,7 +486,7 @@ def _move_probe(ctx: ToolContext, args: Any, intent: JsonObject) -> ToolResult |
     effect=Effect.PROBEABLE,
     destructive=True,
     actions=_touches(source="fs.read fs.delete", target="fs.write"),
-    before=_pair_before,
+    before=_move_before,
     probe=_move_probe,
     examples=(
         "Rename {source} to {target}",
@@ -497,6 +513,7 @@ def _moved(source: str, target: str) -> ToolResult:
 
 
 def _delete_before(ctx: ToolContext, args: Any) -> JsonObject:
+    _require(ctx, "fs.delete", args.path, args.path)
     return {"path": args.path, "source": ctx.workspace.identity(args.path)}
 
 

@@ -171,6 +171,8 @@ class _Run:
     """Why the tool cannot be run, met while looking at the world before it."""
     notes: dict[str, Any] = field(default_factory=dict)
     """What the audit log gets to know of the run itself."""
+    asked: _Verdict | None = None
+    """On what the tool found while it looked that it has to touch."""
     _context: ToolContext | None = None
 
     # what the journal calls ------------------------------------------------------------------------------------------
@@ -184,6 +186,10 @@ class _Run:
             return self.tool.before(self.context, self.args)
         except _PASSING:
             raise
+        except NeedsApproval:
+            if self.asked is None:
+                raise
+            raise _Refused(self.asked) from None
         except (Exception, SystemExit) as error:
             self.failure = error
             return _NOT_SEEN
@@ -325,6 +331,7 @@ class _Run:
     def _require(self, action: Action) -> None:
         verdict = self._judge((action,))
         if verdict.decision.ruling is not Ruling.ALLOW:
+            self.asked = verdict
             raise _refusal(verdict)
 
     def _may_read(self, path: str) -> bool:

@@ -235,6 +235,14 @@ class Workspace:
                     temporary.rename(entry)
                     raise
 
+    def held(self, path: str) -> Iterator[str]:
+        """The path itself and, of a folder, those of all files and links in it, relative to it: "." and "a/b"."""
+        yield "."
+        here = self.resolve(path)
+        for base, folders, names in os.walk(here):
+            links = [name for name in folders if os.path.islink(os.path.join(base, name))]
+            yield from (Path(base, name).relative_to(here).as_posix() for name in (*names, *links))
+
     def sweep(self, path: str, key: str) -> None:
         """Take away what a call with this key, broken off by a crash, left beside `path`."""
         if self.stat(str(PurePosixPath(path).parent)) is None:

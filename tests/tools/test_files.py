@@ -32,7 +32,7 @@ def ctx(tmp_path: Path) -> ToolContext:
     (root / "notes.txt").write_bytes(b"milk\nbread\neggs\nrice\n")
     (root / "docs" / "intro.md").write_bytes(b"# Intro\n")
     (root / "docs" / "usage.md").write_bytes(b"")
-    return ToolContext(workspace=Workspace(root), key="task-1/step-2/call-3")
+    return ToolContext(workspace=Workspace(root), key="task-1/step-2/call-3", require=lambda action: None)
 
 
 def call(tool: Tool, ctx: ToolContext, **args: Any) -> ToolResult:
