@@ -215,3 +215,17 @@ def test_killed_in_the_forge_it_goes_on_and_nothing_half_is_there(fresh: Agentd,
 
 def events(agentd: Agentd, task: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in agentd.ok("logs", task, "--json").splitlines()]
+
+
+def test_the_small_model_uses_what_a_larger_one_has_made(fresh: Agentd, tmp_path: Path) -> None:
+    own = (fresh.home.models_dir / "catalog.toml").read_text(encoding="utf-8")
+    speak(fresh, tmp_path)
+    fresh.files({"people.csv": PEOPLE, "pets.csv": "pet\ncat\n"})
+    assert fresh.run("run", "Convert people.csv to people.json").returncode == 0
+    fresh.ok("down")
+    (fresh.home.models_dir / "catalog.toml").write_text(own, encoding="utf-8")
+    done = fresh.run("run", "Turn pets.csv into pets.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((fresh.workspace / "pets.json").read_text()) == [{"pet": "cat"}]
+    models = {each["model"] for each in fresh.json("plugin", "show", "csv_to_json")["models"]}
+    assert models == {"words", "smollm2-135m"}
