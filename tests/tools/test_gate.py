@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -670,3 +671,64 @@ def test_a_link_is_judged_by_where_it_leads_also_while_a_tool_runs(bench: Bench)
 
     with pytest.raises(Denied):
         bench.gate(simple(run)).call(SIMPLE, bench.scope(), "00001")
+
+
+PLANTED = {
+    "notes/conftest.py": "x",
+    "tasks.json": "{}",
+    "page.md": "x",
+    "full/.vscode/tasks.json": "{}",
+    "a/ci.yml": "x",
+}
+
+
+@pytest.mark.parametrize(
+    ("tool", "args"),
+    [
+        ("write_file", {"path": "tests/conftest.py", "content": "x"}),
+        ("edit_file", {"path": "notes/conftest.py", "search": "x", "replace": "y"}),
+        ("edit_file", {"path": "notes/conftest.py", "diff": "@@ -1 +1 @@\n-x\n+y\n"}),
+        ("copy_path", {"source": "page.md", "target": "pyproject.toml"}),
+        ("copy_path", {"source": "notes", "target": "tests"}),
+        ("copy_path", {"source": "notes/conftest.py", "target": "full"}),
+        ("move_path", {"source": "notes/conftest.py", "target": "full"}),
+        ("move_path", {"source": "notes/conftest.py", "target": "notes/was.py"}),
+        ("move_path", {"source": "page.md", "target": "pytest.py"}),
+        ("move_path", {"source": "full", "target": "other"}),
+        ("move_path", {"source": "a", "target": ".vscode"}),
+        ("delete_path", {"path": "notes/conftest.py"}),
+        ("delete_path", {"path": "notes"}),
+        ("delete_path", {"path": "full"}),
+    ],
+)
+def test_what_makes_programs_run_is_asked_about_on_every_route(bench: Bench, tool: str, args: dict[str, str]) -> None:
+    for name, content in PLANTED.items():
+        (bench.workspace / name).parent.mkdir(parents=True, exist_ok=True)
+        (bench.workspace / name).write_text(content)
+    before = sorted(bench.workspace.rglob("*"))
+    with pytest.raises(NeedsApproval, match="needs a person's yes"):
+        bench.gate(*builtin().values()).call(ToolCall(tool=tool, args=args), bench.scope(), "00001")
+    assert sorted(bench.workspace.rglob("*")) == before
+    assert [record.data["decision"] for record in bench.records("tool.decided")] == ["ask"]
+
+
+def test_ordinary_folders_are_carried_unasked(bench: Bench) -> None:
+    (bench.workspace / "a").mkdir()
+    (bench.workspace / "a" / "page.md").write_text("x")
+    gate = bench.gate(*builtin().values())
+    for number, (name, args) in enumerate(
+        [
+            ("copy_path", {"source": "a", "target": "b"}),
+            ("move_path", {"source": "b", "target": "c"}),
+            ("delete_path", {"path": "c"}),
+        ]
+    ):
+        assert gate.call(ToolCall(tool=name, args=args), bench.scope(), f"{number:05}").ok
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="walls are made of what Linux offers")
+def test_the_walls_stand_on_every_record_of_a_program(bench: Bench) -> None:
+    gate = bench.gate(*builtin().values())
+    gate.call(ToolCall(tool="run_command", args={"command": "ls"}), bench.scope(), "00001")
+    told = [bench.records(kind)[-1].data["confined"] for kind in ("tool.decided", "tool.finished")]
+    assert told == [gate.walls.level] * 2
