@@ -16,6 +16,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from agentd.config import LogSettings, Settings
 from agentd.home import make_private
+from agentd.plain import escaped
 
 _MAX_BYTES = 5_000_000
 _OLD_FILES = 3
@@ -103,6 +104,14 @@ def hide_private(logger: WrappedLogger, _: str, event: EventDict) -> EventDict:
     return event
 
 
+def hold_still(logger: WrappedLogger, _: str, event: EventDict) -> EventDict:
+    """What a stranger wrote steers no terminal on which the log is read, and begins no line of its own."""
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = escaped(value if key in ("exception", "stack") else value.replace("\n", "\\n"))
+    return event
+
+
 _COMMON: list[Processor] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
@@ -137,6 +146,7 @@ def _formatter(renderer: Processor) -> logging.Formatter:
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,
+            hold_still,
             renderer,
         ],
     )

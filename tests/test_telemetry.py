@@ -81,3 +81,14 @@ def test_only_the_owner_can_read_it(tmp_path: Path, lines: Callable[..., list[di
 def test_a_second_configure_takes_the_place_of_the_first(lines: Callable[..., list[dict[str, Any]]]) -> None:
     lines("info", lambda log: log.info("one"))
     assert len(lines("info", lambda log: log.info("two"))) == 2
+
+
+@pytest.mark.parametrize("format", ["json", "text"])
+def test_what_strangers_wrote_steers_no_terminal(tmp_path: Path, format: str) -> None:
+    settings = load_settings(tmp_path, {"AGENTD_LOG__FORMAT": format})
+    telemetry.configure(settings)
+    telemetry.get_logger("agentd.test").info("a\x1b[2Jb", name="x\x9b\u202e\nagentd forged")
+    telemetry.close()
+    written = (settings.log_dir / "agentd.log").read_text(encoding="utf-8")
+    assert set(written) & set("\x1b\x9b\u202e") == set()
+    assert len(written.splitlines()) == 1

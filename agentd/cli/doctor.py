@@ -27,6 +27,9 @@ from agentd.config import load_settings
 from agentd.errors import AgentdError
 from agentd.home import Home, defaults_dir
 from agentd.policy.engine import PolicyEngine
+from agentd.sandbox import confine
+from agentd.sandbox.confine import walls_of
+from agentd.sandbox.os_executor import OsExecutor
 from agentd.store.lock import DaemonLock
 
 _MIB = 1024 * 1024
@@ -168,6 +171,35 @@ def _settings(home: Home) -> Finding:
     return _loaded("settings", str(home.config_path), lambda: load_settings(home.home))
 
 
+def _commands(home: Home) -> Finding:
+    try:
+        walls = walls_of(home, load_settings(home.home).sandbox)
+    except AgentdError:
+        return ok("commands", "not looked at: the settings are wrong")
+    if not walls.required:
+        return warn("commands", "tests and commands run without walls", 'set sandbox.commands = "required"')
+    mode = confine.reached()
+    if mode is None:
+        hint = "they need Linux with seccomp, and namespaces of the user, bubblewrap, or Landlock 6 (Linux 6.12)"
+        return warn("commands", "this machine has no walls, so no tests and no commands are run", hint)
+    text = f"tests and commands run behind {confine.level_of(mode)}"
+    if mode is confine.Mode.BARE:
+        return warn("commands", f"{text}, with no sockets", "let this user make namespaces, or install bubblewrap")
+    return ok("commands", text)
+
+
+def _plugins(home: Home) -> Finding:
+    executor = OsExecutor()
+    try:
+        tested = executor.self_test()
+        tested.demand()
+    except AgentdError as error:
+        return warn("plugins", error.message, error.hint)
+    finally:
+        executor.close()
+    return ok("plugins", f"they run in {tested.level}, {len(tested.probes)} ways out are closed")
+
+
 def _policies(home: Home) -> Finding:
     return _loaded("policies", str(home.policies_dir), lambda: PolicyEngine.load(home.policies_dir))
 
@@ -211,5 +243,5 @@ def _daemon(invocation: Invocation, home: Home) -> Finding:
 
 _LOOKS: tuple[Callable[[Home], Finding], ...] = (
     *(_python, _packages, _git, _compiler, _llama, _graphics),
-    *(_home, _disk, _settings, _policies, _models, _servers),
+    *(_home, _disk, _settings, _commands, _plugins, _policies, _models, _servers),
 )

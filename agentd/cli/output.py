@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 from agentd.cli.options import Invocation
 from agentd.errors import AgentdError
+from agentd.plain import STEERING, escaped
 
 FAILED = 3
 INTERRUPTED = 130
@@ -41,8 +42,8 @@ _BY_STATE = {
 _COLOURS = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "dim": 2, "bold": 1}
 _STATE_COLOURS = {"verified": "green", "claimed": "blue", "running": "bold", "waiting": "yellow", "queued": "dim"}
 
-# A terminal would obey these: a text from a file or a model must not move the cursor or retitle the window.
-_CONTROL = re.compile("\r(?!\n)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+# The escapes that `paint` writes. Whatever else steers a terminal comes from a file, a program or a model.
+_OURS = re.compile(rf"(\x1b\[(?:0|{'|'.join(map(str, _COLOURS.values()))})m)")
 
 
 def exit_code_of(error: AgentdError) -> int:
@@ -61,7 +62,7 @@ def data(text: str) -> None:
 
 def data_json(value: Any) -> None:
     """One JSON value on one line of stdout."""
-    _write(sys.stdout, json.dumps(value, ensure_ascii=False))
+    _write(sys.stdout, escaped(json.dumps(value, ensure_ascii=False)))
 
 
 def note(text: str) -> None:
@@ -80,7 +81,7 @@ def done(invocation: Invocation, value: Any, words: str) -> None:
 def fail(error: AgentdError, *, as_json: bool) -> int:
     """Say what failed; returns the exit code."""
     if as_json:
-        _write(sys.stderr, json.dumps({"error": error.as_json()}, ensure_ascii=False))
+        _write(sys.stderr, escaped(json.dumps({"error": error.as_json()}, ensure_ascii=False)))
     else:
         note(f"{paint('error:', 'red', sys.stderr)} {error.message}")
         if error.hint:
@@ -116,7 +117,7 @@ def paint_state(state: str, text: str | None = None, stream: TextIO | None = Non
 
 def harmless(text: str) -> str:
     """Text of unknown origin without the characters that steer a terminal."""
-    return _CONTROL.sub("�", text)
+    return STEERING.sub("�", text)
 
 
 def duration(seconds: float) -> str:
@@ -133,6 +134,8 @@ def duration(seconds: float) -> str:
 
 def _write(stream: TextIO, text: str) -> None:
     whole = text if text.endswith("\n") else text + "\n"
+    if stream.isatty():
+        whole = "".join(part if _OURS.fullmatch(part) else harmless(part) for part in _OURS.split(whole))
     try:
         stream.write(whole)
     except UnicodeEncodeError:

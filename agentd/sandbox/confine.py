@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import socket
 import sys
 import tempfile
 import threading
@@ -16,11 +14,12 @@ from functools import cache
 from pathlib import Path
 
 from agentd.config import SandboxSettings
-from agentd.errors import SandboxUnavailable
+from agentd.errors import AgentdError, SandboxUnavailable
 from agentd.home import Places
 from agentd.sandbox import linux
 from agentd.sandbox.confined import REFUSED, UNSAFE
 from agentd.sandbox.launch import Completed, clean_env, find_program, run
+from agentd.sandbox.self_test import Bait
 
 OPEN = "none"
 """The level where the owner has switched the walls off."""
@@ -55,6 +54,8 @@ _SECRET_AT_HOME = (
     *(".cargo/credentials", ".cargo/credentials.toml", ".password-store", ".mozilla", ".config/gh"),
 )
 _PROGRAM_FOLDERS = ("bin", "sbin", "shims", "condabin")
+_PATIENCE = 20.0
+"""Seconds for a look from inside."""
 _LANDLOCK_OF_BARE = 6
 """From this version on Landlock keeps signals and abstract sockets in; before, only namespaces do."""
 
@@ -255,27 +256,18 @@ def holds(mode: Mode) -> bool:
     """Whether a program, from inside, comes at nothing that it is not to: files, ports, sockets, the kernel's doors."""
     if mode is Mode.BARE and linux.landlock_version() < _LANDLOCK_OF_BARE:
         return False
-    with tempfile.TemporaryDirectory(prefix="agentd-walls-") as folder, contextlib.ExitStack() as opened:
-        outside, room = Path(folder, "outside"), Room(workspace=Path(folder, "work"), scratch=Path(folder, "scratch"))
-        for path in (outside, room.workspace, room.scratch):
+    with tempfile.TemporaryDirectory(prefix="agentd-walls-") as folder:
+        outside, work, scratch = (Path(folder, name) for name in ("outside", "work", "scratch"))
+        for path in (outside, work, scratch):
             path.mkdir()
-        file = outside / "canary"
-        file.write_text("canary", encoding="ascii")
-        file.chmod(0o600)
-        listeners = [opened.enter_context(socket.socket(family)) for family in (socket.AF_INET, socket.AF_UNIX)]
-        listeners[0].bind(("127.0.0.1", 0))
-        listeners[1].bind(str(outside / "socket"))
-        for listener in listeners:
-            listener.listen()
-        bait = {"file": str(file), "port": listeners[0].getsockname()[1], "socket": str(outside / "socket")}
-        argv = [sys.executable, "-I", "-S", "-c", _TRIES, json.dumps(bait)]
-        env = clean_env()
-        try:
-            done = run(Walls().wrapped(argv, room, env, mode), cwd=room.workspace, env=env, timeout=20)
-        except Exception:  # no bubblewrap, or nothing can be started: it does not hold
-            return False
-        untouched = len(os.listdir(outside)) == len(listeners) and file.stat().st_mode & 0o777 == 0o600
-        return done.code == 0 and done.stdout.split() == ["held"] and untouched
+        env, room = clean_env(), Room(workspace=work, scratch=scratch)
+        with Bait(outside) as bait:
+            argv = [sys.executable, "-I", "-S", "-c", _TRIES, json.dumps(bait.targets)]
+            try:
+                done = run(Walls().wrapped(argv, room, env, mode), cwd=work, env=env, timeout=_PATIENCE)
+            except AgentdError:  # no bubblewrap, or nothing can be started: it does not hold
+                return False
+            return done.code == 0 and done.stdout.split() == ["held"] and not list(bait.taken())
 
 
 _TRIES = """
@@ -285,24 +277,30 @@ libc = ctypes.CDLL(None, use_errno=True)
 def failing(done):
     if done != 0:
         raise OSError(ctypes.get_errno())
-def connect(family, address):
-    with socket.socket(family) as made:
+def connect(family, address, kind=socket.SOCK_STREAM):
+    with socket.socket(family, kind) as made:
         made.settimeout(1)
         made.connect(address)
+        made.send(b"x")
 ways = {
     "read": lambda: open(to["file"]).close(),
     "write": lambda: open(to["file"] + "2", "w").close(),
-    "TCP": lambda: connect(socket.AF_INET, ("127.0.0.1", to["port"])),
-    "unix": lambda: connect(socket.AF_UNIX, to["socket"]),
+    "TCP": lambda: connect(socket.AF_INET, ("127.0.0.1", to["tcp"])),
+    "unix": lambda: connect(socket.AF_UNIX, to["unix"]),
+    "abstract": lambda: connect(socket.AF_UNIX, chr(0) + to["abstract"]),
     "mount": lambda: failing(libc.mount(b"none", b"/", b"", 0x44000, None)),
     "user": lambda: failing(libc.unshare(0x10000000)),
     "debug": lambda: failing(libc.ptrace(0, 0, None, None)),
 }
 through = []
-try:
-    os.chmod(to["file"], 0o777)
-except OSError:
-    pass
+# These may seem to succeed; whether anything arrived is seen from outside.
+quiet = [lambda: os.chmod(to["file"], 0o777), lambda: os.utime(to["file"], (1, 1)),
+         lambda: connect(socket.AF_INET, ("127.0.0.1", to["udp"]), socket.SOCK_DGRAM)]
+for way in quiet:
+    try:
+        way()
+    except OSError:
+        pass
 for name, way in ways.items():
     try:
         way()

@@ -107,3 +107,27 @@ def test_a_table_is_as_wide_as_its_cells() -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert output.duration(seconds) == text
+
+
+def test_a_terminal_gets_our_colours_and_nothing_else_that_steers_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Terminal()
+    monkeypatch.setattr("sys.stdout", stream)
+    output.data("\x1b[31mred\x1b[0m \x1b[8mhidden \x1b]0;title\x07 \x9b2J user\u202etxt.exe")
+    assert stream.getvalue() == "\x1b[31mred\x1b[0m �[8mhidden �]0;title� �2J user�txt.exe\n"
+
+
+def test_json_says_the_same_and_steers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stdout", stream)
+    value = {"a": "\x1b[2J \x9b \x7f \u202e \r é"}
+    output.data_json(value)
+    assert json.loads(stream.getvalue()) == value
+    assert set(stream.getvalue()) & set("\x1b\x9b\x7f\u202e\r") == set()
+
+
+def test_an_error_may_quote_a_stranger(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Terminal()
+    monkeypatch.setattr("sys.stderr", stream)
+    output.fail(AgentdError("no file \x1b[2Jx", hint="\x1b]0;x\x07"), as_json=False)
+    assert "\x1b[2J" not in stream.getvalue()
+    assert "\x1b]" not in stream.getvalue()
