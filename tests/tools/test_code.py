@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -114,3 +117,36 @@ def test_a_javascript_project_runs_npm_test(tmp_path: Path) -> None:
         assert "ran" in told.text
         assert told.data["green"] is (code == 0)
     assert [path.name for path in tmp_path.iterdir()] == ["package.json"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="walls are made of what Linux offers")
+def test_tests_run_behind_walls_and_do_what_tests_do(tmp_path: Path) -> None:
+    root = tmp_path / "work"
+    root.mkdir()
+    (tmp_path / "canary").write_text("secret")
+    with socket.create_server(("127.0.0.1", 0)) as outside:
+        (root / "test_held.py").write_text(
+            "import os, socket, pytest\n"
+            "def test_read():\n"
+            f"    with pytest.raises(OSError):\n        open({str(tmp_path / 'canary')!r})\n"
+            "def test_network():\n"
+            f"    with pytest.raises(OSError):\n        socket.create_connection({outside.getsockname()!r}, 1)\n"
+            "def test_parent():\n"
+            f"    assert not os.path.exists('/proc/{os.getpid()}/cwd/canary')\n"
+        )
+        (root / "test_ordinary.py").write_text(
+            "import multiprocessing, socket, subprocess, sys\n"
+            "import pydantic\n"
+            "def test_server():\n"
+            "    with socket.create_server(('127.0.0.1', 0)) as server:\n"
+            "        with socket.create_connection(server.getsockname()) as client:\n"
+            "            client.send(b'x')\n            assert server.accept()[0].recv(1) == b'x'\n"
+            "def test_files(tmp_path):\n    (tmp_path / 'a').write_text('x')\n"
+            "def test_programs():\n    subprocess.run([sys.executable, '-c', 'pass'], check=True)\n"
+            "def test_pool():\n"
+            "    with multiprocessing.Pool(2) as pool:\n        assert pool.map(abs, [-1]) == [1]\n"
+        )
+        told = call(root)
+    assert told.data["green"], told.text
+    assert len(told.data["passed"]) == 7

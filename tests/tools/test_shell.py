@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
 import subprocess
 import sys
 import time
@@ -136,3 +138,26 @@ def test_a_typed_commit_is_found_after_a_crash(tmp_path: Path) -> None:
     found = run_command.probe(ctx, args, before)
     assert found is not None
     assert found.text in told.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("program", "command"),
+    [
+        ("node", "node a.js"),
+        ("git", "git status --short"),
+        ("ruff", "ruff check a.py"),
+        ("mypy", "mypy a.py"),
+        ("cp", "cp a.py b.py"),
+        ("make", "make all"),
+    ],
+)
+def test_ordinary_programs_work_behind_walls(tmp_path: Path, program: str, command: str) -> None:
+    if shutil.which(program) is None and importlib.util.find_spec(program) is None:
+        pytest.skip(f"there is no {program}")
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    (tmp_path / "a.py").write_text("x: int = 1\n")
+    (tmp_path / "a.js").write_text("require('fs').writeFileSync('b.txt', require('os').hostname())\n")
+    (tmp_path / "Makefile").write_text("all:\n\techo x > made\n")
+    told = call(tmp_path, command)
+    assert told.data["code"] == 0, told.text
