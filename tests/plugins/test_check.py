@@ -30,6 +30,8 @@ REFUSED = {
     "import": ("import subprocess\n" + RUN, "import", 1),
     "import inside": ("def run():\n    import socket\n    return socket\n", "import", 2),
     "import not granted": ("import files\n" + RUN, "import", 1),
+    "import of what a module does not offer": ("from functools import singledispatch\n" + RUN, "import", 1),
+    "try at the top": ("try:\n    print(1)\nfinally:\n    pass\n" + RUN, "effect", 1),
     "relative import": ("from . import os\n" + RUN, "import", 1),
     "star import": ("from math import *\n" + RUN, "star-import", 1),
     "call at the top": (RUN + "run2 = print('x')\n", "effect", 3),

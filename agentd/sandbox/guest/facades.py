@@ -29,7 +29,7 @@ collections.abc: MappingView MutableMapping MutableSequence MutableSet Reversibl
 colorsys: rgb_to_hls hls_to_rgb rgb_to_hsv hsv_to_rgb rgb_to_yiq yiq_to_rgb
 contextlib: suppress closing nullcontext ExitStack
 copy: copy deepcopy Error
-csv: reader writer DictReader DictWriter Sniffer Dialect excel excel_tab unix_dialect Error QUOTE_ALL QUOTE_MINIMAL
+csv: reader writer DictReader DictWriter Dialect excel excel_tab unix_dialect Error QUOTE_ALL QUOTE_MINIMAL
 csv: QUOTE_NONNUMERIC QUOTE_NONE
 dataclasses: field asdict astuple replace fields is_dataclass FrozenInstanceError MISSING
 datetime: date datetime time timedelta timezone tzinfo MINYEAR MAXYEAR UTC

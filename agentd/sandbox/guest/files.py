@@ -147,6 +147,12 @@ class Path:
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"a path has no {name!r} to be set")
 
+    def __copy__(self) -> Path:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Path:
+        return self
+
     def __truediv__(self, other: Any) -> Path:
         return Path(self, other)
 

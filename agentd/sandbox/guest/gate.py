@@ -140,6 +140,15 @@ def _imports(tree: ast.AST, grants: frozenset[str]) -> Iterator[Violation]:
             yield Violation(line, "import", f"the module {module!r} is not offered", hint)
         elif name == "*":
             yield Violation(line, "star-import", f"everything is taken from {module!r}", "name what you import")
+        elif name and module != "__future__":
+            yield from _offered(line, {**facades.FACADES, **facades.CAPABILITIES}[module], name)
+
+
+def _offered(line: int, module: facades.Facade, name: str) -> Iterator[Violation]:
+    try:
+        getattr(module, name)
+    except AttributeError as error:
+        yield Violation(line, "import", str(error), "do without it, or write it yourself")
 
 
 def _names(tree: ast.AST) -> Iterator[Violation]:
@@ -199,11 +208,18 @@ def _quiet(node: ast.stmt, own: set[str]) -> bool:
         return True
     if isinstance(node, ast.Expr):
         return isinstance(node.value, ast.Constant)
+    if isinstance(node, ast.Try):  # an import that may fail, and what stands in for it
+        blocks: list[ast.Try | ast.ExceptHandler] = [node, *node.handlers]
+        return all(_quiet(part, own) for block in blocks for part in _within(block))
     if isinstance(node, ast.Assign | ast.AnnAssign):
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
         plain = all(isinstance(target, ast.Name | ast.Tuple) for target in targets)
         return plain and (node.value is None or all(_harmless(part, own) for part in ast.walk(node.value)))
     return False
+
+
+def _within(block: ast.Try | ast.ExceptHandler) -> list[ast.stmt]:
+    return [part for field in ("body", "orelse", "finalbody") for part in getattr(block, field, [])]
 
 
 def _harmless(node: ast.AST, own: set[str]) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import collections
+import functools
 import itertools
 import string
 import types
@@ -133,7 +134,22 @@ def get_attribute(value: Any, name: str, *default: Any) -> Any:
     if name == "obj" and isinstance(value, AttributeError):
         raise Unavailable("the attribute 'obj' is not available")
     found = getattr(value, name, *default)
+    if type(found) is types.FunctionType and isinstance(value, type) and not is_own(found):
+        return Function(_of_its_class(value, name, found))
     return found if type(found) in _PLAIN else expose(found)
+
+
+def _of_its_class(kind: type, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of the host, taken from its class: else `Some.__init__(other)` would change what may not be changed."""
+
+    @functools.wraps(function)
+    def method(*args: Any, **options: Any) -> Any:
+        if not args or not isinstance(args[0], kind):
+            raise TypeError(f"{kind.__name__}.{name}() needs a {kind.__name__} as its first argument")
+        return function(*args, **options)
+
+    free = any(isinstance(vars(base).get(name), staticmethod) for base in kind.__mro__)
+    return function if free or name == "__new__" else method
 
 
 def named_attribute(value: Any, name: str, *default: Any) -> Any:
@@ -255,6 +271,8 @@ def _classes(kinds: Any) -> Any:
 
 
 TYPE = Function(class_of)
+HIDING: Final = (str, AttributeError)
+"""What has an attribute that only the guard may read. A dataclass reads its fields without it, so it is neither."""
 BASES: dict[Any, Any] = {}
 """What façades give as a base and cannot be one themselves, and the base that they stand for."""
 
@@ -266,6 +284,9 @@ def checked_bases(*bases: Any) -> Sequence[Any]:
         origin = typing.get_origin(base) or base
         if not (isinstance(origin, type) and (origin in CLASSES or of_plugin(origin))) and not _stands_for(base):
             raise TypeError(f"{base!r} cannot be inherited from")
+    kinds = [base for base in resolved if isinstance(base, type)]
+    if any(issubclass(kind, HIDING) for kind in kinds) and any(hasattr(kind, "__dataclass_fields__") for kind in kinds):
+        raise TypeError("a dataclass cannot be a str or an AttributeError: its fields could hide their methods")
     return resolved
 
 

@@ -30,8 +30,9 @@ READABLE = METHODS - {"__set_name__", "__get__", "__set__", "__delete__", "__get
 }
 NAMED_TUPLE = frozenset({"_asdict", "_replace", "_fields", "_make", "_field_defaults"})
 UNREADABLE = INSPECT_ATTRIBUTES | {"mro"}
-UNGUARDED = UNREADABLE | {"format", "format_map", "obj"}
-"""Not to be read where no guard stands: `str.format` walks attributes, `AttributeError.obj` is anything of the host."""
+UNGUARDED = UNREADABLE | {"format", "format_map", "obj", "register"}
+"""Not to be read where no guard stands: `str.format` walks attributes, `AttributeError.obj` is anything of the host,
+`register` of an abstract class makes others its subclasses."""
 
 Visited: TypeAlias = Any
 
@@ -65,7 +66,7 @@ class Policy(RestrictingNodeTransformer):
         return self.node_contents_visit(node)
 
     guard_iter = _plain
-    visit_Assign = visit_AugAssign = visit_With = _plain
+    visit_Assign = visit_With = _plain
     visit_Match = visit_match_case = visit_MatchSingleton = visit_MatchSequence = visit_MatchOr = _plain
     visit_Global = visit_Nonlocal = _plain  # names in them count only when they are assigned, and are judged there
 
@@ -84,13 +85,18 @@ class Policy(RestrictingNodeTransformer):
         if node.attr == "__setattr__" and isinstance(node.value, ast.Name) and node.value.id == "object":
             return ast.copy_location(ast.Name("_object_setattr_", node.ctx), node)
         changed = not isinstance(node.ctx, ast.Load)
-        if not readable(node.attr) or (changed and (node.attr.startswith("_") or node.attr in UNGUARDED)):
+        if not readable(node.attr) or (changed and node.attr.startswith("_")):
             self.error(node, f"the attribute {node.attr!r} is not available")
         node = self.node_contents_visit(node)
         if changed:
             node.value = _guard("_write_", node.value)
             return node
         return ast.copy_location(_guard("_getattr_", node.value, ast.Constant(node.attr)), node)
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> Visited:
+        if isinstance(node.target, ast.Attribute):
+            self._unguarded_names(node, [node.target.attr])
+        return self._plain(node)
 
     def visit_BinOp(self, node: ast.BinOp) -> Visited:
         node = self._plain(node)
@@ -205,7 +211,7 @@ class Policy(RestrictingNodeTransformer):
     def _unguarded_names(self, node: ast.AST, names: list[str]) -> None:
         for name in names:
             if name.startswith("_") or name in UNGUARDED:
-                self.error(node, f"the attribute {name!r} is not available in a pattern")
+                self.error(node, f"the attribute {name!r} is not available in a pattern or before `+=`")
 
 
 def _guard(name: str, *arguments: ast.expr) -> ast.Call:

@@ -6,6 +6,7 @@ import ast
 import collections
 import configparser
 import contextlib
+import csv
 import dataclasses
 import decimal
 import enum
@@ -15,6 +16,7 @@ import pprint
 import random
 import re
 import shlex
+import textwrap
 import typing
 import uuid
 import xml.etree.ElementTree as ET
@@ -25,6 +27,7 @@ from . import files
 from .guards import (
     BASES,
     CHANGEABLE,
+    HIDING,
     NAME,
     Function,
     Method,
@@ -140,6 +143,16 @@ def literal_eval(text: Any) -> Any:
     return ast.literal_eval(text)
 
 
+# csv: the dialect that is found is a class of its own.
+
+
+class Sniffer(csv.Sniffer):
+    def sniff(self, sample: str, delimiters: str | None = None) -> type[csv.Dialect]:
+        found = super().sniff(sample, delimiters)
+        found.__module__ = NAME
+        return found
+
+
 # functools, operator, contextlib: attributes are read through the guard, and none is set by a name that is told.
 
 
@@ -202,7 +215,7 @@ def dataclass(kind: Any = None, /, **options: Any) -> Any:
     """A field named like a method that walks attributes would be read without a guard: where it is one is refused."""
 
     def decorate(kind: Any) -> Any:
-        if issubclass(_made_here(kind), (str, AttributeError)):
+        if issubclass(_made_here(kind), HIDING):
             raise TypeError(f"{kind.__name__} cannot be a dataclass: fields could hide its methods")
         made = dataclasses.dataclass(**options)(kind)
         names = getattr(made, "__match_args__", ())
@@ -278,9 +291,7 @@ class Hint:
 class SimpleNamespace:
     def __init__(self, **names: Any) -> None:
         for name, value in names.items():
-            if name.startswith("_"):
-                raise AttributeError(f"the attribute {name!r} is not available")
-            setattr(self, name, value)
+            set_attribute(self, name, value)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SimpleNamespace) and vars(self) == vars(other)
@@ -455,7 +466,8 @@ def uuid4() -> uuid.UUID:
 def print_text(
     *values: Any, sep: str | None = " ", end: str | None = "\n", file: Any = None, flush: bool = False
 ) -> None:
-    text = (" " if sep is None else sep).join(map(str, values)) + ("\n" if end is None else end)
+    # `str.join` and not `sep.join`: a plugin's own kind of text could answer with something that is none.
+    text = str.join(" " if sep is None else sep, map(str, values)) + str.__str__("\n" if end is None else end)
     if file is None:
         CURRENT.get().print(text)
     else:
@@ -513,7 +525,15 @@ class TestedPluginError(Exception):
 
 
 CHANGEABLE.update(
-    {ET.Element, ConfigParser, RawConfigParser, configparser.SectionProxy, SimpleNamespace, decimal.Context},
+    {
+        ET.Element,
+        ConfigParser,
+        RawConfigParser,
+        configparser.SectionProxy,
+        SimpleNamespace,
+        decimal.Context,
+        textwrap.TextWrapper,
+    },
 )
 
 REPLACED: Final[dict[str, dict[str, Any]]] = {
@@ -525,6 +545,7 @@ REPLACED: Final[dict[str, dict[str, Any]]] = {
         **{name: getattr(configparser, name) for name in _CONFIG.split()},
     },
     "contextlib": {"contextmanager": contextmanager},
+    "csv": {"Sniffer": Sniffer},
     "dataclasses": {"dataclass": dataclass},
     "enum": {"Enum": Enum, "IntEnum": IntEnum, "StrEnum": StrEnum, "Flag": Flag, "IntFlag": IntFlag, "unique": unique},
     "functools": {

@@ -102,7 +102,7 @@ def code_of(source: str) -> types.CodeType:
 def told(error: BaseException) -> str:
     """`ValueError: its words`, whatever the error does when it is asked for them."""
     try:
-        words = str(error)
+        words = str.__str__(str(error))  # not what a plugin's own kind of text says that it is
     except BaseException:
         words = "(its text could not be had)"
     return f"{type(error).__name__}: {words[:MAX_MESSAGE]}".encode("utf-8", "replace").decode()

@@ -479,3 +479,93 @@ def run():
     return str(got)
 """,
 )
+
+
+# What a dataclass, a pattern or the `__init__` of another class reads or writes without a guard.
+_escape(
+    "format_by_astuple",
+    """
+from dataclasses import dataclass, astuple
+@dataclass
+class A:
+    format: int
+class B(A, str):
+    pass
+def run():
+    b = B.__new__(B, "{0.__globals__}")
+    return astuple(b)[0](run)[:300]
+""",
+)
+_escape(
+    "format_by_replace",
+    """
+from dataclasses import dataclass, replace
+@dataclass
+class A:
+    format: int
+class B(A, str):
+    def __new__(cls, *a, **k): return str.__new__(cls, "{0.__globals__}")
+    def __init__(self, format=None):
+        self.kept = [format]
+def run():
+    b = B()
+    return replace(b).kept[0](run)[:300]
+""",
+)
+_escape(
+    "format_by_dataclass_eq",
+    """
+from dataclasses import dataclass
+@dataclass
+class A:
+    format: int
+class B(A, str):
+    pass
+class Evil:
+    def __eq__(self, other):
+        global got
+        got = other
+        return True
+got = None
+def run():
+    a = B.__new__(B, "{0.__globals__}")
+    b = B.__new__(B, "x")
+    setattr(b, "format", Evil())
+    a.__eq__(b); b.__eq__(a)
+    return got(run)[:300]
+""",
+)
+_escape(
+    "abc_register_in_pattern",
+    """
+from abc import ABC
+class A(ABC): pass
+class E:
+    def __eq__(self, other):
+        other(str)
+        return True
+def run():
+    match E():
+        case A.register: pass
+    return "canary" if isinstance("", A) else ""
+""",
+)
+_escape(
+    "host_class_by_namespace_init",
+    """
+from types import SimpleNamespace
+import textwrap
+def run():
+    SimpleNamespace.__init__(textwrap.TextWrapper, wrap="canary")
+    return textwrap.TextWrapper.wrap
+""",
+)
+_escape(
+    "host_class_by_encoder_init",
+    """
+import json, textwrap
+def run():
+    json.JSONEncoder.__init__(textwrap.TextWrapper, default="canary")
+    return textwrap.TextWrapper.default
+""",
+)

@@ -225,3 +225,30 @@ def test_the_limits_of_what_is_changed() -> None:
         "del json.dumps",
     ):
         assert not run(f"import json\n{statement}")["ok"], statement
+
+
+LYING = """
+class T(str):
+    def __getitem__(self, i): return "y" * 3_000_000
+    def __len__(self): return 0
+class S(str):
+    def __getitem__(self, i): raise ValueError("x")
+    def __add__(self, other): return T("a")
+    def __radd__(self, other): return T("a")
+    def join(self, parts): return S("b")
+class X(Exception):
+    def __str__(self): return S("hello")
+"""
+
+
+def test_an_error_whose_text_lies_is_told_all_the_same() -> None:
+    source = LYING + "def run():\n    raise X()\n"
+    assert Session(source, [], Files()).call("run", {})["error"] == "X: hello"
+
+
+@pytest.mark.parametrize("option", ["sep", "end"])
+def test_a_text_that_lies_about_its_length_is_not_printed_at_length(option: str) -> None:
+    source = LYING + f"def run():\n    print('a', 'c', {option}=S('b'))\n"
+    answer = Session(source, [], Files()).call("run", {})
+    assert answer["ok"]
+    assert len(answer["printed"]) < 10
