@@ -83,6 +83,4 @@ def _entry(wanted: str, entries: list[str]) -> str:
         if wanted not in entries:
             raise BadInput(f"there is no function {wanted!r:.100}", hint=nearest(wanted, entries))
         return wanted
-    if not entries:
-        raise BadInput("there is no public function to call", hint="define one, such as `def run():`")
     return next((name for name in _LIKELY if name in entries), entries[-1])
