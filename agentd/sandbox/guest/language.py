@@ -9,7 +9,7 @@ from types import CodeType
 from typing import Any, NamedTuple
 
 from .guards import FILE
-from .policy import METHODS, NAMED_TUPLE, Policy
+from .policy import HOOKS, METHODS, NAMED_TUPLE, Policy
 
 _DUNDER = re.compile(r"__\w+__")
 _BY_NAME = ("getattr", "setattr", "hasattr", "delattr")
@@ -77,7 +77,7 @@ class _Plain(ast.NodeTransformer):
         self._prefix = prefix
 
     def _public(self, name: str) -> str:
-        if not name.startswith("_") or name == "_" or is_dunder(name) or name in NAMED_TUPLE:
+        if not name.startswith("_") or name == "_" or is_dunder(name) or name in NAMED_TUPLE or name in HOOKS:
             return name
         return self._prefix + name
 

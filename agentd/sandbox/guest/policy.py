@@ -29,6 +29,8 @@ READABLE = METHODS - {"__set_name__", "__get__", "__set__", "__delete__", "__get
     "__members__",
 }
 NAMED_TUPLE = frozenset({"_asdict", "_replace", "_fields", "_make", "_field_defaults"})
+HOOKS = frozenset({"_missing_", "_generate_next_value_"})
+"""Of enumerations: a class may define them, nobody reads them."""
 UNREADABLE = INSPECT_ATTRIBUTES | {"mro"}
 UNGUARDED = UNREADABLE | {"format", "format_map", "obj", "register"}
 """Not to be read where no guard stands: `str.format` walks attributes, `AttributeError.obj` is anything of the host,
@@ -58,7 +60,7 @@ class Policy(RestrictingNodeTransformer):
 
     def check_name(self, node: Any, name: str | None, allow_magic_methods: bool = False) -> None:
         in_class = bool(self._scopes) and isinstance(self._scopes[-1], ast.ClassDef)
-        if name and name.startswith("_") and name != "_" and not (in_class and name in METHODS):
+        if name and name.startswith("_") and name != "_" and not (in_class and (name in METHODS or name in HOOKS)):
             self.error(node, f"the name {name!r} is not available: it starts with an underscore")
 
     def _plain(self, node: Any) -> Visited:

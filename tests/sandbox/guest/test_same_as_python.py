@@ -45,6 +45,20 @@ def run():
     c.n += c.bump()
     return c.n
 """,
+    "hooks of an enumeration": """
+from enum import Enum, auto
+class Color(Enum):
+    @staticmethod
+    def _generate_next_value_(name, start, count, last_values):
+        return name.lower()
+    RED = auto()
+    OTHER = auto()
+    @classmethod
+    def _missing_(cls, value):
+        return cls.OTHER
+def run():
+    return [Color("red").value, Color("puce").value, [c.name for c in Color]]
+""",
     "properties and operators": """
 from functools import total_ordering
 @total_ordering
