@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,7 +20,7 @@ import pytest
 
 from agentd.errors import Cancelled, SandboxUnavailable
 from agentd.home import Home
-from agentd.sandbox import confine
+from agentd.sandbox import confine, linux
 from agentd.sandbox.confine import Mode, Room, Walls
 from agentd.sandbox.launch import Completed, clean_env, run
 
@@ -77,6 +78,19 @@ def printed(mode: Mode, room: Room, code: str, walls: Walls | None = None, **mor
     done = inside(mode, room, code, walls, **more)
     assert done.code == 0, done
     return done.stdout.strip()
+
+
+def test_what_the_system_offers_holds() -> None:
+    """Without it, walls that fall would only be skipped by the tests below."""
+    worlds = ["--unshare-user", "--unshare-net", "--unshare-pid", "--unshare-ipc", "--ro-bind", "/", "/", "true"]
+    offered = {
+        Mode.NAMESPACES: ["unshare", "--user", "--map-root-user", "--net", "--pid", "--fork", "--mount", "true"],
+        Mode.BUBBLEWRAP: ["bwrap", *worlds],
+    }
+    for mode, command in offered.items():
+        there = shutil.which(command[0]) and subprocess.run(command, capture_output=True).returncode == 0
+        assert confine.holds(mode) or not there, mode
+    assert confine.holds(Mode.BARE) is (linux.landlock_version() >= 6)
 
 
 # what is held ---------------------------------------------------------------------------------------------------------

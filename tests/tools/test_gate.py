@@ -696,6 +696,7 @@ PLANTED = {
         ("move_path", {"source": "page.md", "target": "pytest.py"}),
         ("move_path", {"source": "full", "target": "other"}),
         ("move_path", {"source": "a", "target": ".vscode"}),
+        ("move_path", {"source": "notes", "target": "node_modules/notes"}),
         ("delete_path", {"path": "notes/conftest.py"}),
         ("delete_path", {"path": "notes"}),
         ("delete_path", {"path": "full"}),

@@ -73,12 +73,13 @@ def test_everything_that_was_done_is_undone(tmp_path: Path) -> None:
     (tmp_path / ".vscode/new.json").write_text("new")
     (tmp_path / "gone").rename(tmp_path / "there")
     (tmp_path / "sub/.git/hooks").mkdir(parents=True)
+    (tmp_path / ".idea").symlink_to("sub")
     (tmp_path / "a.py").write_text("new")
     told = watch.settle()
     assert [word for line in told if "put back" in line for word in line.split()] == []
     assert {line.split()[0] for line in told} >= {
         *("conftest.py", "deep/pyproject.toml", ".git/hooks/pre-commit", ".vscode/tasks.json", ".vscode/new.json"),
-        *("gone/setup.cfg", "there/setup.cfg", "sub/.git"),
+        *("gone/setup.cfg", "there/setup.cfg", "sub/.git", ".idea"),
     }
     assert Watch(Workspace(tmp_path)).settle() == watch.settle() == []
     assert (tmp_path / "conftest.py").read_text() == (tmp_path / "gone/setup.cfg").read_text() == "old"
