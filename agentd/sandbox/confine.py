@@ -17,7 +17,6 @@ from agentd.config import SandboxSettings
 from agentd.errors import AgentdError, SandboxUnavailable
 from agentd.home import Places
 from agentd.sandbox import linux
-from agentd.sandbox.confined import REFUSED, UNSAFE
 from agentd.sandbox.launch import Completed, clean_env, find_program, run
 from agentd.sandbox.self_test import Bait
 
@@ -29,6 +28,8 @@ MOST_STILL = 500
 """Paths that are held still by a mount of their own; the rest is only looked at afterwards."""
 
 _HINT = 'agentd doctor says what is missing; the setting sandbox.commands = "off" runs such programs without walls'
+_UNSAFE, _REFUSED = 125, "agentd: not confined: "
+"""How the wrapper ends where walls do not stand: exit code, and how stderr begins. It runs alone, so it is told."""
 _WRAPPER = Path(__file__).with_name("confined.py")
 _SYSTEM = (
     *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt", "/nix"),
@@ -141,8 +142,8 @@ class Walls:
         done = run(
             started, cwd=room.workspace, env=env, timeout=timeout, max_output=max_output, cancel=cancel, local=local
         )
-        if self.required and done.code == UNSAFE and done.stderr.startswith(REFUSED):
-            raise SandboxUnavailable(f"the walls did not stand: {done.stderr[len(REFUSED) :].strip()}", hint=_HINT)
+        if self.required and done.code == _UNSAFE and done.stderr.startswith(_REFUSED):
+            raise SandboxUnavailable(f"the walls did not stand: {done.stderr[len(_REFUSED) :].strip()}", hint=_HINT)
         return done
 
     def wrapped(self, argv: Sequence[str], room: Room, env: Mapping[str, str], mode: Mode) -> list[str]:
@@ -150,8 +151,16 @@ class Walls:
         places = list(self._places(Path(argv[0]), room, env))
         if mode is Mode.BARE:
             places = list(_apart(places, room))
-        settings = {"cwd": str(room.workspace), "mode": mode, "file_mb": self.file_mb, "processes": self.processes}
-        wrapper = [sys.executable, "-I", "-S", str(_WRAPPER), json.dumps({**settings, "places": places}), *argv]
+        settings = {
+            "mode": mode,
+            "cwd": str(room.workspace),
+            "places": places,
+            "file_mb": self.file_mb,
+            "processes": self.processes,
+            "unsafe": _UNSAFE,
+            "refused": _REFUSED,
+        }
+        wrapper = [sys.executable, "-I", "-S", str(_WRAPPER), json.dumps(settings), *argv]
         return [*_bubblewrap(places), "--", *wrapper] if mode is Mode.BUBBLEWRAP else wrapper
 
     def _places(self, program: Path, room: Room, env: Mapping[str, str]) -> Iterator[Place]:

@@ -1,6 +1,6 @@
 """Run as `python -I -S confined.py SETTINGS PROGRAM ARGUMENT...`: shuts itself in, then becomes a project's program.
 
-SETTINGS are those of `confine.py`, as JSON. Whatever cannot be given up ends it with `UNSAFE` before the program began.
+SETTINGS are those of `confine.py`, as JSON. Whatever cannot be given up ends it before the program begins.
 """
 
 from __future__ import annotations
@@ -15,9 +15,6 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-UNSAFE = 125
-"""Exit code, with a line on stderr that begins with `REFUSED`."""
-REFUSED = "agentd: not confined: "
 _OLD = "/old"
 _DETACH, _AT_CWD, _RECURSIVE, _NO_WRITES, _NO_SETUID = 2, -100, 0x8000, 0x1, 0x2
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
@@ -52,9 +49,9 @@ def main() -> None:
         os.chdir(settings["cwd"])
         _give_up(linux, settings)
     except OSError as error:
-        sys.stderr.write(f"{REFUSED}{error}\n")
+        sys.stderr.write(f"{settings['refused']}{error}\n")
         sys.stderr.flush()
-        os._exit(UNSAFE)
+        os._exit(settings["unsafe"])
     if own_world:
         _first_of(os.fork())
     for number in _PASSED_ON:

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import os
 import platform
 import socket
 import stat
 import struct
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+if sys.platform != "win32":
+    import fcntl
 
 # Absent where this file is only imported, not used: Windows and macOS.
 _libc: Any = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
