@@ -10,7 +10,7 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any, TypeAlias
 
-from agentd.errors import BadReply, CapabilityMissing, Denied, NeedsApproval, PluginRefused
+from agentd.errors import BadReply, CapabilityMissing, Denied, ModelError, NeedsApproval, PluginRefused
 from agentd.events import EventKind
 from agentd.plugins import authors
 from agentd.plugins.broker import Broker
@@ -108,6 +108,14 @@ class Forge:
                 commission.missing,
                 hint="the models here are too small to write a tool; name a larger one for the roles planner and coder",
             )
+        try:
+            return self._made(commission)
+        except ModelError as error:
+            if error.retryable:
+                raise
+            raise self._given_up(commission, [f"the model failed: {error.message}"]) from error
+
+    def _made(self, commission: Commission) -> Made:
         piece = self._specified(commission)
         older = self._like(piece)
         if older is not None:
