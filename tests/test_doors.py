@@ -25,6 +25,7 @@ DOORS = {
             for part in ("context", "decoder", "embedding", "engine", "loading", "vocabulary")
         },
     ),
+    "an engine of WebAssembly": ({"wasmtime", "componentize_py"}, {"sandbox/wasm_child.py"}),
     "outgoing network": (
         {"http.client", "urllib.request", "httpx", "httpx2", "requests", "aiohttp"},
         {"backends/download.py", "backends/http_lines.py", "cli/client.py"},

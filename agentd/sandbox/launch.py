@@ -18,6 +18,8 @@ import psutil
 from agentd.errors import Cancelled, Denied, ToolFailed
 
 WINDOWS = os.name == "nt"
+PIPE = subprocess.PIPE
+"""For a stream of `spawn`."""
 POLL = 0.05
 """Seconds between looks at `cancel` and at the clock."""
 GRACE = 0.5

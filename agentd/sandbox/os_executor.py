@@ -6,7 +6,7 @@ import secrets
 import threading
 import time
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from agentd.errors import AgentdError, BadInput, Cancelled, SandboxUnavailable
 from agentd.sandbox.job import Broker, Ended, Limit, Limits, Program, RequestRefused
@@ -16,6 +16,20 @@ from agentd.types import JsonObject
 
 CHECK_LIMITS = Limits(seconds=2.0, memory_mb=512)
 """Of the static gate, whose parser meets whatever a stranger wrote."""
+
+
+class GuestLine(Protocol):
+    """To one guest; see `zygote.Line`."""
+
+    def send(self, frame: JsonObject, deadline: float, cancel: threading.Event | None = None) -> None: ...
+    def receive(self, deadline: float, cancel: threading.Event | None = None) -> dict[str, Any]: ...
+    def kill(self) -> None: ...
+
+
+class Lines(Protocol):
+    """What has guests to give, each under its limits. Raises `SandboxUnavailable`."""
+
+    def line(self, limits: Limits) -> GuestLine: ...
 
 
 class OsExecutor:
@@ -56,25 +70,30 @@ class OsExecutor:
 
     def check(self, source: bytes, grants: frozenset[str]) -> dict[str, Any]:
         """What the static gate says: `violations` (line, rule, message, hint) and `entries`, the public functions."""
-        line = self.line(CHECK_LIMITS)
-        deadline = time.monotonic() + CHECK_LIMITS.seconds
-        nonce = secrets.token_hex(8)
-        try:
-            line.send({"nonce": nonce, "check": source.decode("latin-1"), "grants": sorted(grants)}, deadline)
-            found = line.receive(deadline)
-            if found.get("nonce") != nonce or not {"violations", "entries"} <= found.keys():
-                raise LineClosed("a frame that is not its own")
-        except BadInput as error:
-            return _unchecked(error.message)
-        except (LineClosed, LineSilent) as error:
-            ended = "needs too long" if isinstance(error, LineSilent) else "needs too much memory"
-            return _unchecked(f"to look at this source {ended}")
-        finally:
-            line.kill()
-        return {"violations": found["violations"], "entries": found["entries"]}
+        return checked(self, source, grants)
 
     def close(self) -> None:
         self._zygote.close()
+
+
+def checked(lines: Lines, source: bytes, grants: frozenset[str]) -> dict[str, Any]:
+    """See `OsExecutor.check`."""
+    line = lines.line(CHECK_LIMITS)
+    deadline = time.monotonic() + CHECK_LIMITS.seconds
+    nonce = secrets.token_hex(8)
+    try:
+        line.send({"nonce": nonce, "check": source.decode("latin-1"), "grants": sorted(grants)}, deadline)
+        found = line.receive(deadline)
+        if found.get("nonce") != nonce or not {"violations", "entries"} <= found.keys():
+            raise LineClosed("a frame that is not its own")
+    except BadInput as error:
+        return _unchecked(error.message)
+    except (LineClosed, LineSilent) as error:
+        ended = "needs too long" if isinstance(error, LineSilent) else "needs too much memory"
+        return _unchecked(f"to look at this source {ended}")
+    finally:
+        line.kill()
+    return {"violations": found["violations"], "entries": found["entries"]}
 
 
 def _unchecked(message: str) -> dict[str, Any]:
@@ -85,11 +104,11 @@ def _unchecked(message: str) -> dict[str, Any]:
 class OsSandbox:
     """See `job.Sandbox`."""
 
-    def __init__(self, executor: OsExecutor, program: Program, limits: Limits) -> None:
-        self._executor = executor
+    def __init__(self, lines: Lines, program: Program, limits: Limits) -> None:
+        self._lines = lines
         self._program = program
         self._limits = limits
-        self._line: Line | None = None
+        self._line: GuestLine | None = None
         self._spent = 0.0
         """Seconds that calls of this child took; the kernel ends it when it has computed for too many."""
 
@@ -105,7 +124,7 @@ class OsSandbox:
         line, self._line = self._line, None
         fresh = line is None
         if line is None:
-            line, self._spent = self._executor.line(self._limits), 0.0
+            line, self._spent = self._lines.line(self._limits), 0.0
         try:
             talk = _Talk(line, time.monotonic() + self._limits.seconds, cancel)
             ended = self._ended(talk, entry, args, broker, fresh)
@@ -168,7 +187,7 @@ class OsSandbox:
 class _Talk:
     """What is said during one call, under a nonce that every answer has to carry, so that none can be prepared."""
 
-    def __init__(self, line: Line, deadline: float, cancel: threading.Event | None) -> None:
+    def __init__(self, line: GuestLine, deadline: float, cancel: threading.Event | None) -> None:
         self.started = time.monotonic()
         self._line, self._deadline, self._cancel = line, deadline, cancel
         self._nonce = secrets.token_hex(8)

@@ -1,10 +1,11 @@
-"""The conversation of a confined child with the daemon: frames of JSON, each after its length in four bytes."""
+"""The conversation of a guest with the daemon, held by a confined child: frames of JSON, each after its length."""
 
 from __future__ import annotations
 
 import builtins
 import json
 import os
+from collections.abc import Callable
 from typing import Any
 
 from . import gate
@@ -13,34 +14,54 @@ from .session import Session
 MAX_FRAME = 4 * 1024 * 1024
 
 
-def serve(line: int) -> None:
-    """Answer `check`, `load` and `call` until the other side closes."""
-    _send(line, {"ready": True})
-    session: Session | None = None
-    nonce = ""
+class Conversation:
+    """Answers frames, one after the other; `exchange` sends a request to the daemon and returns what it answers."""
 
-    def ask(name: str, args: dict[str, Any]) -> Any:
-        _send(line, {"nonce": nonce, "ask": name, "args": args})
-        answer = _receive(line)
-        if answer is None:
-            os._exit(0)
+    def __init__(self, exchange: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        self._exchange = exchange
+        self._session: Session | None = None
+        self._nonce = ""
+
+    def answer(self, frame: dict[str, Any]) -> dict[str, Any]:
+        """To `check`, `load` or `call`."""
+        self._nonce = frame["nonce"]
+        return {"nonce": self._nonce} | self._answer(frame)
+
+    def _answer(self, frame: dict[str, Any]) -> dict[str, Any]:
+        if "check" in frame:
+            report = gate.check(frame["check"].encode("latin-1"), frame["grants"])
+            found = [violation._asdict() for violation in report.violations]
+            return {"violations": found, "entries": report.entries}
+        if "load" in frame:
+            room = frame["output_bytes"]
+            self._session = Session(frame["load"], frame["grants"], self._ask, seed=frame["seed"], output_bytes=room)
+            return {"loaded": True}
+        if self._session is None:
+            return {"ok": False, "error": "nothing is loaded"}
+        return self._session.call(frame["call"], frame["args"])
+
+    def _ask(self, name: str, args: dict[str, Any]) -> Any:
+        answer = self._exchange({"nonce": self._nonce, "ask": name, "args": args})
         if "raise" in answer:
             kind = getattr(builtins, str(answer["raise"]), OSError)
             raise kind(answer.get("message", ""))
         return answer.get("value")
 
+
+def serve(line: int) -> None:
+    """Talk until the other side closes."""
+    _send(line, {"ready": True})
+
+    def exchange(request: dict[str, Any]) -> dict[str, Any]:
+        _send(line, request)
+        answer = _receive(line)
+        if answer is None:
+            os._exit(0)
+        return answer
+
+    conversation = Conversation(exchange)
     while (frame := _receive(line)) is not None:
-        nonce = frame["nonce"]
-        if "check" in frame:
-            report = gate.check(frame["check"].encode("latin-1"), frame["grants"])
-            found = [violation._asdict() for violation in report.violations]
-            _send(line, {"nonce": nonce, "violations": found, "entries": report.entries})
-        elif "load" in frame:
-            room = frame["output_bytes"]
-            session = Session(frame["load"], frame["grants"], ask, seed=frame["seed"], output_bytes=room)
-            _send(line, {"nonce": nonce, "loaded": True})
-        elif session is not None:
-            _send(line, {"nonce": nonce} | session.call(frame["call"], frame["args"]))
+        _send(line, conversation.answer(frame))
 
 
 def _send(line: int, frame: dict[str, Any]) -> None:
