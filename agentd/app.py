@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,13 +28,14 @@ from agentd.plugins.forge import Forge
 from agentd.plugins.judge import Judge
 from agentd.plugins.language import language
 from agentd.plugins.loader import Loader
-from agentd.plugins.proof import Proof
+from agentd.plugins.proof import CheckingExecutor, Proof
 from agentd.plugins.registry import Registry
 from agentd.plugins.skills import TOOL as READ_SKILL
 from agentd.plugins.trial_run import TrialRuns
 from agentd.policy.engine import PolicyEngine
 from agentd.sandbox.confine import walls_of
 from agentd.sandbox.os_executor import OsExecutor
+from agentd.sandbox.wasm_executor import WasmExecutor
 from agentd.security.keys import ApiKeys
 from agentd.security.signing import Signer
 from agentd.security.vault import Vault
@@ -161,7 +163,8 @@ def build(
         bus=bus,
         enabled=lambda: live.current.models.probe,
     )
-    executor = OsExecutor()
+    executors = _executors(settings)
+    executor = executors[_preferred(settings)]
     plugins = Registry(
         db,
         audit,
@@ -209,7 +212,7 @@ def build(
         replies=replies,
         prober=prober,
         puller=Puller(catalog.folder, defaults_dir() / "models"),
-        trial_runs=TrialRuns({"os": executor}, audit.record),
+        trial_runs=TrialRuns(executors, audit.record, preferred=executor.name),
         plugins=plugins,
         loader=Loader(plugins, tools, executor=lambda: executor, prove=proof, record=audit.record, clock=clock),
         admission=Admission(plugins, Judge(lambda: executor), proof),
@@ -219,6 +222,16 @@ def build(
             queue, lambda task: TaskJournal(db, task, clock), runner.run, clock, count=settings.tasks.workers
         ),
     )
+
+
+def _executors(settings: Settings) -> dict[str, CheckingExecutor]:
+    """What plugins can run in, by name; nothing is started before it is used."""
+    return {"os": OsExecutor(), "wasm": WasmExecutor(settings.state_dir / "wasm")}
+
+
+def _preferred(settings: Settings) -> str:
+    chosen = settings.sandbox.executor
+    return chosen if chosen != "auto" else "os" if sys.platform == "linux" else "wasm"
 
 
 def _router(

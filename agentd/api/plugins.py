@@ -29,7 +29,8 @@ class Try(Body):
     """The bytes of one Python file, in base64."""
     entry: str = Field(default="", max_length=200)
     args: dict[str, Any] = Field(default_factory=dict)
-    executor: Literal["os", "wasm"] = "os"
+    executor: Literal["", "os", "wasm"] = ""
+    """Empty for the configured one."""
 
 
 class NewPlugin(Body):

@@ -29,13 +29,13 @@ _VERSION = click.argument("version", type=click.IntRange(min=1), required=False)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=False))
 @click.option("--entry", metavar="NAME", default="", help="The function to call (run, main, or the last public one).")
 @click.option("--args", metavar="JSON", default="{}", help="Its arguments, as a JSON object.")
-@click.option("--executor", type=click.Choice(["os", "wasm"]), default="os", help="What holds it (os).")
-def try_file(invocation: Invocation, file: Path, entry: str, args: str, executor: str) -> int:
+@click.option("--executor", type=click.Choice(["os", "wasm"]), default=None, help="What holds it (sandbox.executor).")
+def try_file(invocation: Invocation, file: Path, entry: str, args: str, executor: str | None) -> int:
     """Put one source file through the static gate and call it once in the sandbox; nothing is registered.
 
     Exit code 0 for a result, 1 when the code raised an error, 5 when the gate or the sandbox refused it.
     """
-    body = {"source": _source(file), "entry": entry, "args": _arguments(args), "executor": executor}
+    body = {"source": _source(file), "entry": entry, "args": _arguments(args), "executor": executor or ""}
     found = ensure_daemon(invocation).post("/api/plugins/try", body)
     if invocation.json:
         output.data_json(found)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from agentd.errors import BadInput, SandboxUnavailable, nearest
+from agentd.plugins.proof import CheckingExecutor
 from agentd.sandbox.job import Ended, Limits, Program
-from agentd.sandbox.os_executor import OsExecutor
 from agentd.types import JsonObject
 
 _LIKELY = ("run", "main")
@@ -20,21 +20,24 @@ class TrialRuns:
 
     def __init__(
         self,
-        executors: Mapping[str, OsExecutor],
+        executors: Mapping[str, CheckingExecutor],
         record: Callable[[str, str, JsonObject], object],
         limits: Limits | None = None,
+        *,
+        preferred: str = "os",
     ) -> None:
         self._executors = executors
         self._record = record
         self._limits = limits or Limits()
+        self._preferred = preferred
 
-    def run(self, source: bytes, *, entry: str = "", args: JsonObject, executor: str = "os") -> JsonObject:
+    def run(self, source: bytes, *, entry: str = "", args: JsonObject, executor: str = "") -> JsonObject:
         """`check` (`ok`, `violations`), `result`, `error`, `limit`, `seconds`, `executor`, `level`.
 
         No file, host or variable is granted. Raises `BadInput` for a function that is not there, and
         `SandboxUnavailable`.
         """
-        chosen = self._executor(executor)
+        chosen = self._executor(executor or self._preferred)
         checked = chosen.check(source, frozenset())
         report = {"ok": not checked["violations"], "violations": checked["violations"]}
         ended = Ended(ok=False)
@@ -57,14 +60,14 @@ class TrialRuns:
         for executor in self._executors.values():
             executor.close()
 
-    def _executor(self, name: str) -> OsExecutor:
+    def _executor(self, name: str) -> CheckingExecutor:
         if name not in self._executors:
             raise SandboxUnavailable(
                 f"there is no executor {name!r:.40} here", hint=f"there are {', '.join(self._executors)}"
             )
         return self._executors[name]
 
-    def _call(self, executor: OsExecutor, program: Program, entry: str, args: JsonObject) -> Ended:
+    def _call(self, executor: CheckingExecutor, program: Program, entry: str, args: JsonObject) -> Ended:
         sandbox = executor.open(program, self._limits)
         try:
             return sandbox.call(entry, args)

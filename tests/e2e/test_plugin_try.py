@@ -65,3 +65,13 @@ def test_a_mistake_of_the_caller_is_told(fresh: Agentd) -> None:
     (fresh.workspace / "empty.py").write_text("X = 1\n")
     done = fresh.run("plugin", "try", "empty.py")
     assert (done.returncode, "no public function" in done.stdout) == (5, True)
+
+
+@pytest.mark.slow
+def test_the_other_executor_gives_the_same(fresh: Agentd) -> None:
+    source = "import json\n\ndef run(n=3):\n    return json.loads(json.dumps({'n': n * 14}))\n"
+    code, found = tried(fresh, source, "--executor", "wasm")
+    assert (code, found["result"], found["executor"]) == (0, {"n": 42}, "wasm")
+    assert found["level"].startswith("wasm:")
+    assert tried(fresh, "def run():\n    return sum(range(10 ** 12))\n", "--executor", "wasm")[1]["limit"] == "time"
+    assert tried(fresh, "def run():\n    return open('/etc/hostname').read()\n", "--executor", "wasm")[0] == 5
