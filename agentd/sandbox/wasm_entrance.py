@@ -11,6 +11,9 @@ from typing import Any
 wit_world: Any = importlib.import_module("wit_world")
 loop: Any = importlib.import_module("guest.loop")
 
+# What Python would import only when it is used, from files that there are none of.
+importlib.import_module("_ast_unparse")
+importlib.import_module("encodings.idna")
 sys.stdin = sys.stdout = sys.stderr = None  # there is nobody to hear, and no stream
 
 
