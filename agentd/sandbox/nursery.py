@@ -31,7 +31,7 @@ FIRST_FRAME = 1000
 def main() -> None:
     settings = json.loads(sys.argv[1])
     os.dup2(settings["control"], CONTROL)
-    os.closerange(CONTROL + 1, 1024)
+    os.closerange(CONTROL + 1, max(1024, settings["control"] + 1))
     sys.path += settings["paths"]
     linux: Any = importlib.import_module("linux")
     handlers = _preload(settings)

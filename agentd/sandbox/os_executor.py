@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import threading
 import time
@@ -148,7 +149,7 @@ class OsSandbox:
             if fresh:
                 self._load(talk)
             talk.say({"call": entry, "args": dict(args)})
-            return _ended(self._answered(talk, broker))
+            return _ended(self._answered(talk, broker), limits.output_bytes)
         except LineSilent:
             if talk.cancelled:
                 raise Cancelled("the call of a plugin was cancelled") from None
@@ -226,9 +227,12 @@ def _reply(broker: Broker | None, frame: dict[str, Any]) -> dict[str, Any]:
         return {"raise": "OSError", "message": error.message}
 
 
-def _ended(frame: dict[str, Any]) -> Ended:
+def _ended(frame: dict[str, Any], most: int) -> Ended:
     printed = frame.get("printed")
     shown = printed if isinstance(printed, str) else ""
+    # The guest has measured it too, but who has come past its language says what it likes.
+    if (size := len(json.dumps([frame.get("result"), shown]))) > most:
+        return Ended(ok=False, error=f"it says too much: {size} bytes, {most} are allowed", limit=Limit.OUTPUT)
     if frame.get("ok") is True:
         return Ended(ok=True, result=frame.get("result"), printed=shown)
     limit = frame.get("limit")

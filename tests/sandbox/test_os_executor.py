@@ -177,6 +177,15 @@ def test_a_child_that_lies_is_ended(liar: OsSandbox, entry: str, limit: Limit) -
     assert liar.call("echo", {}).result == 1, "another child answers"
 
 
+@pytest.mark.parametrize(("room", "limit"), [(2010, None), (2000, Limit.OUTPUT)])
+def test_how_much_it_says_is_measured_outside(lying: OsExecutor, room: int, limit: Limit | None) -> None:
+    sandbox = opened(lying, "", limits=Limits(seconds=5.0, memory_mb=64, output_bytes=room))
+    ended = sandbox.call("much", {})
+    assert (ended.ok, ended.limit) == (limit is None, limit)
+    assert len(ended.printed) == (1000 if limit is None else 0)
+    sandbox.close()
+
+
 def test_an_answer_that_was_prepared_is_no_answer(liar: OsSandbox) -> None:
     assert liar.call("twice", {}).ok
     assert liar.call("echo", {}).limit is Limit.CRASH

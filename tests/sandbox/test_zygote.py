@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
+import resource
 import threading
 import time
 from collections.abc import Iterator
@@ -37,6 +40,23 @@ def nurseries() -> list[psutil.Process]:
         with contextlib.suppress(psutil.Error):
             found += [each] if "nursery.py" in " ".join(each.cmdline()) else []
     return found
+
+
+def have_ended(processes: list[psutil.Process], seconds: float = 2.0) -> bool:
+    """Whether they compute no more, by then; whose parent has died may be left as a zombie for longer."""
+    deadline = time.monotonic() + seconds
+    while any(_lives(each) for each in processes):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.fixture
@@ -128,7 +148,7 @@ def test_a_zygote_that_died_is_started_again_and_old_lines_harm_no_new_child(zyg
     for each in living:
         with contextlib.suppress(psutil.NoSuchProcess):
             each.kill()
-    assert psutil.wait_procs(living[:1], 2)[0]
+    assert have_ended(living)
     with pytest.raises(LineClosed):
         said(old, "echo")
     new = zygote.open(LIMITS)
@@ -143,9 +163,98 @@ def test_closing_leaves_nobody(zygote: Zygote) -> None:
     family = nurseries()
     assert len(family) >= 2
     zygote.close()
-    assert psutil.wait_procs(family, 2)[1] == []
+    assert have_ended(family)
     with pytest.raises(LineClosed):
         said(line, "echo")
+    line.kill()
+
+
+def youngest() -> psutil.Process:
+    """The child that was forked last."""
+    return max(nurseries(), key=lambda each: (each.create_time(), each.pid))
+
+
+def status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+LIMITS_OF_THE_KERNEL = {
+    "Max cpu time": "100",
+    "Max file size": "0",
+    "Max core file size": "0",
+    "Max processes": "0",
+    "Max open files": "4",
+}
+
+
+def test_every_layer_is_there_also_where_another_one_holds_already(zygote: Zygote) -> None:
+    """As the kernel tells it from outside, since from inside each of them hides that another is missing."""
+    line = zygote.open(LIMITS)
+    pid = youngest().pid
+    told = status(pid)
+    assert (told["NoNewPrivs"], told["Seccomp"]) == ("1", "2")
+    assert {told[name] for name in ("CapInh", "CapPrm", "CapEff")} == {"0" * 16}
+    limits = [re.split(r"\s{2,}", row) for row in Path(f"/proc/{pid}/limits").read_text().splitlines()]
+    found = {row[0]: row[1:3] for row in limits}
+    assert {name: found[name] for name in LIMITS_OF_THE_KERNEL} == {
+        name: [value, value] for name, value in LIMITS_OF_THE_KERNEL.items()
+    }
+    memory = [int(size) for size in found["Max address space"]]
+    assert memory[0] == memory[1] < (LIMITS.memory_mb + 400) << 20
+    assert os.getsid(pid) == pid
+    line.kill()
+
+
+@pytest.mark.skipif(os.name == "posix" and os.geteuid() != 0, reason="only root sees another's files")
+def test_all_are_nobody_with_their_memory_hidden_and_one_descriptor(zygote: Zygote) -> None:
+    with contextlib.ExitStack() as crowd:
+        for _ in range(min(1100, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 100)):
+            # Its sockets get numbers above those that a table of descriptors usually ends with.
+            crowd.enter_context(open(os.devnull))
+        lines = [zygote.open(LIMITS), zygote.open(LIMITS)]
+    first, *children = [each.pid for each in nurseries()][-3:]
+    for pid in (first, *children):
+        assert sorted(os.listdir(f"/proc/{pid}/fd"), key=int) == ["0", "1", "2", "3"]
+        assert {os.readlink(f"/proc/{pid}/fd/{number}") for number in range(3)} == {os.devnull}
+        assert os.stat(f"/proc/{pid}/mem").st_uid == 0, "its memory is root's"
+        assert set(status(pid)["Uid"].split()) == set(status(pid)["Gid"].split()) == {"65534"}
+        assert os.listdir(f"/proc/{pid}/root") == []
+    ends = {os.readlink(f"/proc/{pid}/fd/3") for pid in (first, *children)}
+    assert len(ends) == 3, "nobody has the line of another, or the daemon's"
+    for line in lines:
+        line.kill()
+
+
+@pytest.mark.parametrize("without", [(), ("namespaces",)])
+def test_when_the_zygote_dies_its_children_do(without: tuple[str, ...]) -> None:
+    made = Zygote(Nursery(handler="hostile:serve", paths=[str(INSIDE)], without=without))
+    line = made.open(LIMITS)
+    with pytest.raises(LineSilent):
+        said(line, "loop", seconds=0.1)
+    eldest, *others = sorted(nurseries(), key=lambda each: (each.create_time(), each.pid))
+    assert others
+    eldest.kill()
+    assert have_ended(others)
+    line.kill()
+    made.close()
+
+
+def test_a_child_is_killed_with_its_family() -> None:
+    made = Zygote(Nursery(handler="hostile:serve", paths=[str(INSIDE)], without=("seccomp", "rlimits", "namespaces")))
+    line = made.open(LIMITS)
+    child = psutil.Process(said(line, "family")["result"])
+    line.kill()
+    made.open(LIMITS).kill()  # the zygote does one thing after the other
+    assert have_ended([child])
+    made.close()
+
+
+@pytest.mark.slow
+def test_who_computes_for_too_long_in_its_life_is_ended_by_the_kernel(zygote: Zygote) -> None:
+    line = zygote.open(Limits(seconds=0.05, memory_mb=64))
+    with pytest.raises(LineClosed):
+        said(line, "loop", seconds=10.0)
     line.kill()
 
 

@@ -40,6 +40,11 @@ def _answer(line: int, entry: str, asked: dict[str, Any], calls: int) -> None:
             frames.write(line, {"nonce": asked["nonce"], "ask": "count", "args": {}})
             frames.read(line)
         frames.write(line, good)
+    elif entry == "much":
+        frames.write(line, good | {"result": "x" * 1000, "printed": "y" * 1000})
+    elif entry == "family":
+        pid = os.fork() or time.sleep(60)
+        frames.write(line, good | {"result": pid})
     elif entry == "huge":
         frames.write(line, good | {"result": "x" * (1 << 20)})
     elif entry == "end":
