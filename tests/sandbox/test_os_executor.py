@@ -192,11 +192,12 @@ def test_an_answer_that_was_prepared_is_no_answer(liar: OsSandbox) -> None:
 
 
 def test_arguments_that_are_no_frame_are_refused_before_anybody_sees_them(executor: OsExecutor) -> None:
-    sandbox = opened(executor, "def f(x):\n    return 1\n")
+    sandbox = opened(executor, "calls = []\n\n\ndef f(x):\n    calls.append(x)\n    return calls\n")
+    assert sandbox.call("f", {"x": 1}).result == [1]
     for wrong in (float("nan"), "x" * MAX_FRAME, object()):
         with pytest.raises(BadInput):
             sandbox.call("f", {"x": wrong})
-    assert sandbox.call("f", {"x": 1}).ok
+    assert sandbox.call("f", {"x": 2}).result == [1, 2]
     sandbox.close()
 
 
@@ -208,6 +209,22 @@ def test_a_warm_child_is_not_ended_for_what_earlier_calls_computed(executor: OsE
     while time.monotonic() - started < 4:
         assert sandbox.call("f", {}).ok
     sandbox.close()
+
+
+@pytest.mark.slow
+def test_who_is_ended_for_computing_met_a_limit_of_time(executor: OsExecutor) -> None:
+    source = "def f():\n    total = 0\n    for i in range(100_000):\n        total += i\n    return total\n"
+    sandbox = opened(executor, source, limits=Limits(seconds=0.1, memory_mb=64))
+    until = time.monotonic() + 20
+    while (ended := sandbox.call("f", {})).ok:
+        assert time.monotonic() < until
+    assert ended.limit is Limit.TIME
+    sandbox.close()
+
+
+def test_a_verdict_of_the_gate_is_under_its_nonce(lying: OsExecutor) -> None:
+    assert lying.check(b"echo", frozenset()) == {"violations": [], "entries": ["f"]}
+    assert lying.check(b"forged", frozenset())["violations"][0]["rule"] == "checker"
 
 
 def test_the_gate_answers(executor: OsExecutor) -> None:

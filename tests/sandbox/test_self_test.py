@@ -98,10 +98,18 @@ sys.path.insert(0, sys.argv[1])
 from agentd.sandbox import linux
 linux.gain_nothing()
 linux.drop_capabilities()
+import psutil
+from agentd.sandbox.job import Limits
 from agentd.sandbox.self_test import self_test
 from agentd.sandbox.zygote import Nursery, Zygote
 zygote = Zygote(Nursery(without=sys.argv[2:]))
 found = self_test(zygote)
+line = zygote.open(Limits())
+_, *inside = psutil.Process().children(recursive=True)
+for each in inside if "namespaces" in found.level else []:
+    with open(f"/proc/{each.pid}/status") as file:
+        assert "CapEff:\\t0000000000000000" in file.read()
+line.kill()
 zygote.close()
 print(found.level, [(probe.name, probe.open) for probe in found.failed])
 """
