@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from agentd import fences
 from agentd.agent.context import fill, menu, messages, shorten
 from agentd.agent.grounding import unsupported
 from agentd.agent.moves import Act, End, Stop
@@ -21,7 +21,6 @@ from agentd.types import Grounding, Message, Model, ModelRequest, Step, ToolCall
 TOOLS_SHOWN = 5
 LONG_FILE = 200
 """Lines; a longer file is edited in place even by a model that is better at writing whole ones."""
-_FENCE = re.compile(r"^(`{3,}|~{3,})[ \t]*([^\n]*)\n(.*?)^\1[ \t]*$", re.MULTILINE | re.DOTALL)
 _ENDS = {
     End.ANSWER: "Say the result in a few plain sentences, with the names and numbers as they stand in the results.",
     End.ASK: "Put your question in one sentence.",
@@ -142,12 +141,11 @@ def blocks(text: str, names: Sequence[str]) -> dict[str, str]:
     A value of one line loses its line end; one of several lines is text and keeps it.
     """
     found = {}
-    fenced = list(_FENCE.finditer(text))
+    fenced = [block for block in fences.blocks(text) if block.closed]
     for block in fenced:
-        label = block[2].strip().split(" ")[0]
+        label, body = block.label.split(" ")[0], block.body
         name = label if label in names else names[0] if len(fenced) == 1 else ""
         if name:
-            body = block[3]
             found[name] = body.removesuffix("\n") if body.count("\n") <= 1 else body
     return found
 

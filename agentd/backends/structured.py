@@ -14,13 +14,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from agentd.backends.json_schema import problems
 from agentd.errors import BadReply, NoGrammar
+from agentd.fences import blocks
 from agentd.types import JsonObject, Message, Model, ModelReply, ModelRequest
 
 T = TypeVar("T")
 Check: TypeAlias = Callable[[Any], str]
 
 _THOUGHT = re.compile(r"^.*</think>|<think>.*\Z", re.DOTALL)
-_FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[^\n]*\n(.*?)^[ \t]*\1[ \t]*$", re.MULTILINE | re.DOTALL)
 _MOST_STARTS = 200
 
 
@@ -115,7 +115,7 @@ def choose(
 def values_in(text: str) -> Iterator[Any]:
     """JSON values in a model's reply, likeliest first: all of it, fenced blocks, then whatever begins like one."""
     text = _THOUGHT.sub("", text).strip()
-    for candidate in (text, *(block[2] for block in _FENCE.finditer(text))):
+    for candidate in (text, *(block.body for block in blocks(text) if block.closed)):
         try:
             yield _decode(candidate)
         except (ValueError, RecursionError):
