@@ -191,7 +191,14 @@ def build(
         emit=events.emit,
         clock=clock,
         repeats=lambda: live.current.agent.loop_repeats,
-        forge=Forge(plugins, executor=lambda: executor, policy=policy, record=audit.record, emit=events.emit),
+        forge=Forge(
+            plugins,
+            executor=lambda: executor,
+            policy=policy,
+            record=audit.record,
+            emit=events.emit,
+            attempts=lambda: live.current.plugins.attempts,
+        ),
     )
     return App(
         live=live,

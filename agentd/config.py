@@ -247,6 +247,13 @@ class LogSettings(Section):
 class PluginSettings(Section):
     """Tools that were added to this home."""
 
+    attempts: int = Field(
+        3,
+        ge=1,
+        le=10,
+        description="Attempts at the tests and at the code of a new one, each.",
+        json_schema_extra=LIVE,
+    )
     archive_days: float = Field(
         90.0,
         gt=0,

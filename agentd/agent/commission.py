@@ -25,6 +25,7 @@ def commission(work: Work, missing: str) -> Commission:
         journal=work.scope.journal,
         key=work.key,
         model=work.model,
+        pulse=work.limits.check,
     )
 
 

@@ -156,4 +156,5 @@ class Runner:
                 raise
             made = self.forge.make(commission(work, missing.message))
             work.made[made.name] = None
-            return run_step(work, chooser, step, advice)
+            known = f"a tool seemed to be missing, but {made.name} is there and does it" if made.reused else advice
+            return run_step(work, chooser, step, known)

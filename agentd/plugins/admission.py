@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -30,7 +31,6 @@ class Admission:
         counts = self._judged(spec, _text(files, CODE), _text(files, TESTS))
         evidence = Evidence(
             author="person",
-            used=spec.permissions,
             sandbox=self._judge.level,
             python=platform.python_version(),
             restricted_python=version("RestrictedPython"),
@@ -42,13 +42,14 @@ class Admission:
     def _judged(self, spec: Spec, code: str, tests: str) -> dict[str, Any]:
         exam = self._judge.freeze(tests, spec)
         counts: dict[str, Any] = {}
-        for what, finding in (
-            ("a version that does nothing passes the tests: ", self._judge.of_tests(spec, exam)),
-            ("", self._judge.of_code(spec, code, exam)),
-            ("wrong versions of it pass the tests: ", self._judge.of_both(spec, code, exam)),
+        for judge in (
+            partial(self._judge.of_tests, spec, exam),
+            partial(self._judge.of_code, spec, code, exam),
+            partial(self._judge.of_both, spec, code, exam),
         ):
+            finding = judge()
             if finding.wrong:
-                raise PluginRefused(f"{what}{finding.wrong}", hint="mend the code, or make the tests stricter")
+                raise PluginRefused(finding.wrong, hint="mend the code, or make the tests stricter")
             counts |= finding.evidence
         return counts
 

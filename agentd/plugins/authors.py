@@ -17,6 +17,7 @@ from agentd.plugins.spec import Spec
 from agentd.types import Message, Model, ModelRequest
 
 MAX_TOKENS = 4_096
+MIN_EXAMPLES = 3
 _SHOWN = 1_500
 """Characters of a file."""
 
@@ -39,6 +40,10 @@ def write_spec(model: Model, *, goal: str, missing: str, given: Mapping[str, str
             registry.refuse_unusable(spec)
         except BadInput as error:
             return error.message
+        if len(spec.examples) < MIN_EXAMPLES:
+            return f"examples: {len(spec.examples)}; give at least {MIN_EXAMPLES}"
+        if given and not any(given.keys() & example.files.keys() for example in spec.examples):
+            return f"examples: none is made of the task; one has to begin with {' or '.join(given)} in its files"
         return ""
 
     return ask(model, [Message(role="user", content=prompt)], Spec, max_tokens=MAX_TOKENS, check=wrong)

@@ -130,6 +130,8 @@ class Broker:
         self.hosts: dict[str, None] = {}
         self.refused: list[str] = []
         """What requests were about that were refused, as the plugin put it."""
+        self.forbidden: list[str] = []
+        """Of these, the paths that it may not touch."""
 
     def __call__(self, name: str, args: JsonObject) -> Any:
         """The answer, a JSON value. Raises `RequestRefused`, and `Cancelled`."""
@@ -141,6 +143,8 @@ class Broker:
                 raise RequestRefused(f"{about[:MAX_SHOWN]} is too large to be read at once", kind="OSError")
         except RequestRefused as refusal:
             self.refused.append(about)
+            if refusal.kind == "PermissionError" and name.startswith("files."):
+                self.forbidden.append(about)
             self._note(told | {"ok": False, "why": refusal.message[:MAX_SHOWN]})
             raise
         self._note(told | {"ok": True})

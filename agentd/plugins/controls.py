@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -10,6 +11,7 @@ import libcst as cst
 
 from agentd.plugins.spec import Spec
 
+LEAST_MUTANTS = 8
 MOST_MUTANTS = 24
 _SWAPS: dict[type[cst.CSTNode], type[cst.CSTNode]] = {
     cst.Equal: cst.NotEqual,
@@ -43,7 +45,8 @@ class Control(NamedTuple):
 
 
 def stubs(spec: Spec) -> Iterator[Control]:
-    """Versions that do nothing: they give nothing, a constant, or an argument back."""
+    """Versions that do nothing: they fail, give nothing, a constant, or an argument back, or know only the examples."""
+    yield Control("it always fails", f"def {spec.name}(**given):\n    raise ValueError('it cannot be done')\n")
     values: dict[str, None] = dict.fromkeys(["None", "''", "0", "[]", "{}", "True"])
     values |= dict.fromkeys(repr(example.result) for example in spec.examples)
     for value in values:
@@ -51,26 +54,53 @@ def stubs(spec: Spec) -> Iterator[Control]:
     for name in spec.input.get("properties", {}):
         source = f"def {spec.name}(**given):\n    return given.get({json.dumps(name)})\n"
         yield Control(f"it gives its argument {name} back", source)
+    yield Control("it knows the examples and nothing else", _by_heart(spec))
+
+
+def _by_heart(spec: Spec) -> str:
+    known = [(example.args, example.result, example.files_after) for example in spec.examples]
+    return (
+        f"def {spec.name}(**given):\n"
+        f"    for args, result, after in {known!r}:\n"
+        "        if given == args:\n"
+        "            for path, text in after.items():\n"
+        "                open(path, 'w').write(text)\n"
+        "            return result\n"
+        "    raise ValueError('it was in no example')\n"
+    )
 
 
 def mutants(source: str) -> list[Control]:
-    """The source with one small thing wrong each time; spread over all of it when there are many."""
+    """The source with one small thing wrong each time; spread over all of it when there are many, and cruder ones where
+    it is so short that there are few."""
     tree = cst.parse_module(source)
-    counting = _Change(-1)
+    found = {each.source: each for each in _changed(tree, _Change)}
+    cruder = _changed(tree, _Twist)
+    while len(found) < LEAST_MUTANTS and (each := next(cruder, None)) is not None:
+        found.setdefault(each.source, each)
+    return list(found.values())
+
+
+def _changed(tree: cst.Module, kind: type[_Places]) -> Iterator[Control]:
+    counting = kind(-1)
     tree.visit(counting)
-    total = counting.seen
-    step = max(1, total / MOST_MUTANTS)
-    places = sorted({int(number * step) for number in range(min(total, MOST_MUTANTS))})
-    made = []
-    for place in places:
-        change = _Change(place)
-        changed = tree.visit(change).code
-        if changed != source:
-            made.append(Control(change.what, changed))
-    return made
+    step = max(1, counting.seen / MOST_MUTANTS)
+    for place in sorted({int(number * step) for number in range(min(counting.seen, MOST_MUTANTS))}):
+        change = kind(place)
+        source = tree.visit(change).code
+        if source != tree.code and _is_python(source):
+            yield Control(change.what, source)
 
 
-class _Change(cst.CSTTransformer):
+def _is_python(source: str) -> bool:
+    try:
+        ast.parse(source)
+    except SyntaxError:
+        return False
+    return True
+
+
+class _Places(cst.CSTTransformer):
     """Changes the place of this number; counts them all."""
 
     def __init__(self, wanted: int) -> None:
@@ -86,6 +116,8 @@ class _Change(cst.CSTTransformer):
             self.what = what
         return here
 
+
+class _Change(_Places):
     def on_leave(  # type: ignore[override]
         self, original_node: cst.CSTNode, updated_node: cst.CSTNode
     ) -> cst.CSTNode | cst.RemovalSentinel | cst.FlattenSentinel[cst.CSTNode]:
@@ -141,4 +173,46 @@ class _Change(cst.CSTTransformer):
     def leave_Expr(self, original_node: cst.Expr, updated_node: cst.Expr) -> cst.BaseSmallStatement:
         if isinstance(original_node.value, cst.Call) and self._here("a call is left out"):
             return cst.Pass()
+        return updated_node
+
+
+class _Twist(_Places):
+    """Cruder changes, of what a short function consists of."""
+
+    def leave_Return(self, original_node: cst.Return, updated_node: cst.Return) -> cst.Return:
+        value = updated_node.value
+        if value is None:
+            return updated_node
+        inner = value.with_changes(lpar=[cst.LeftParen()], rpar=[cst.RightParen()])
+        twice = cst.BinaryOperation(left=inner, operator=cst.Multiply(), right=cst.Integer("2"))
+        for what, other in (
+            ("it returns twice of what it should", twice),
+            ("it returns a list of what it should", cst.List([cst.Element(inner)])),
+            ("it returns what it should two times over", cst.List([cst.Element(inner), cst.Element(inner)])),
+            ("it returns what it should under a name", cst.Dict([cst.DictElement(cst.SimpleString("'it'"), inner)])),
+            ("it returns whether there is nothing", cst.UnaryOperation(operator=cst.Not(), expression=inner)),
+        ):
+            if self._here(what):
+                return cst.Return(value=other, whitespace_after_return=cst.SimpleWhitespace(" "))
+        return updated_node
+
+    def leave_BinaryOperation(
+        self, original_node: cst.BinaryOperation, updated_node: cst.BinaryOperation
+    ) -> cst.BaseExpression:
+        for side in (updated_node.left, updated_node.right):
+            if self._here("half of a calculation is left out"):
+                return side
+        return updated_node
+
+    def leave_Call(self, original_node: cst.Call, updated_node: cst.Call) -> cst.BaseExpression:
+        inner = updated_node.args[0].value if updated_node.args else None
+        if isinstance(updated_node.func, cst.Attribute):
+            inner = updated_node.func.value
+        if inner is not None and self._here("a step is left out"):
+            return inner
+        return updated_node
+
+    def leave_Arg(self, original_node: cst.Arg, updated_node: cst.Arg) -> cst.Arg:
+        if not updated_node.star and self._here("an argument is nothing"):
+            return updated_node.with_changes(value=cst.Name("None"))
         return updated_node

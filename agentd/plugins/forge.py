@@ -20,8 +20,8 @@ from agentd.plugins.judge import Finding, Judge
 from agentd.plugins.loader import guide_of
 from agentd.plugins.proof import CheckingExecutor
 from agentd.plugins.registry import Plugin, Registry
-from agentd.plugins.spec import Evidence, Manifest, Spec
-from agentd.plugins.trial import TrialPlace
+from agentd.plugins.spec import Evidence, Example, Manifest, Spec
+from agentd.plugins.trial import Pulse, TrialPlace, nothing
 from agentd.policy.engine import PolicyEngine
 from agentd.sandbox.guest.facades import FACADES
 from agentd.sandbox.job import Limits, Program
@@ -29,10 +29,11 @@ from agentd.types import AccessLevel, Action, Effect, Journal, JsonObject, Model
 
 Record: TypeAlias = Callable[[str, str, JsonObject], Any]
 
-ATTEMPTS = 3
-"""At the tests, and at the code."""
-LIKE = 0.6
-"""Of the words of two purposes, from which on an older plugin is tried first."""
+AUTHORS = ("planner", "critic", "coder")
+LIKE = 0.25
+"""Of the words of two specs, from which on an older plugin is tried first."""
+TRIED = 3
+"""Older plugins, and calls of each."""
 _WORD = re.compile(r"[a-z0-9]+")
 
 
@@ -40,7 +41,8 @@ _WORD = re.compile(r"[a-z0-9]+")
 class Commission:
     """What is wanted, on whose behalf. `files`: texts of the workspace by path, shortened.
 
-    `model(role)` and `remember(do)` are journalled, so that a task that was cut off comes to the same end.
+    `model(role)` and `remember(do)` are journalled, so that a task that was cut off comes to the same end; `pulse`
+    raises when it is cancelled or has used up what it may.
     """
 
     task: str
@@ -52,6 +54,7 @@ class Commission:
     journal: Journal
     key: Callable[[], str]
     model: Callable[[str], Model]
+    pulse: Pulse = nothing
 
     def remember(self, do: Callable[[], JsonObject]) -> JsonObject:
         return self.journal.once(self.key(), Effect.PURE, do)
@@ -90,7 +93,7 @@ class Forge:
         record: Record,
         emit: Record,
         limits: Callable[[], Limits] = Limits,
-        attempts: int = ATTEMPTS,
+        attempts: Callable[[], int] = lambda: 3,
     ) -> None:
         self._registry = registry
         self._executor = executor
@@ -103,10 +106,10 @@ class Forge:
 
     def make(self, commission: Commission) -> Made:
         """A plugin for what is missing: one that is there and does it, else a new one."""
-        if commission.model("planner").profile.compact:
+        if any(commission.model(role).profile.compact for role in AUTHORS):
             raise CapabilityMissing(
                 commission.missing,
-                hint="the models here are too small to write a tool; name a larger one for the roles planner and coder",
+                hint="the models here are too small to write a tool; name a larger one for planner, critic and coder",
             )
         try:
             return self._made(commission)
@@ -144,51 +147,62 @@ class Forge:
         return piece
 
     def _like(self, piece: _Piece) -> Plugin | None:
-        """An older plugin for the same: it stands in the way of a new one unless the examples fail on it."""
-        words = _words(piece.spec)
+        """An older plugin for the same: it stands in the way of a new one unless it fails what is asked."""
 
         def find() -> JsonObject:
-            for plugin in self._registry.active():
-                other = _words(plugin.spec)
-                if len(words & other) >= LIKE * len(words | other) and self._does(plugin, piece.spec):
-                    return {"name": plugin.name, "version": plugin.version}
-            return {}
+            does = (plugin for plugin in self._alike(piece.spec) if self._does(plugin, piece))
+            found = next(does, None)
+            return {"name": found.name, "version": found.version} if found else {}
 
         found = piece.commission.remember(find)
         return self._registry.get(found["name"], found["version"]) if found else None
 
-    def _does(self, plugin: Plugin, spec: Spec) -> bool:
-        """Whether the older plugin gives what one of the first three examples of the new one asks for."""
+    def _alike(self, spec: Spec) -> list[Plugin]:
+        """The older plugins that speak of the same, the likest first."""
+        words = _words(spec)
+        likeness = {
+            plugin.name: len(words & other) / len(words | other)
+            for plugin in self._registry.active()
+            for other in [_words(plugin.spec)]
+        }
+        alike = [plugin for plugin in self._registry.active() if likeness.get(plugin.name, 0) >= LIKE]
+        return sorted(alike, key=lambda plugin: -likeness[plugin.name])[:TRIED]
+
+    def _does(self, plugin: Plugin, piece: _Piece) -> bool:
+        """Whether most of three example calls, and first of all that of the task, give with it what they should."""
         code = self._registry.load(plugin).code
-        program = Program(source=code, grants=plugin.spec.permissions.grants)
-        for example in spec.examples[:3]:
-            place = TrialPlace({name: text.encode() for name, text in example.files.items()})
-            broker = Broker(plugin.spec.permissions, place)
-            sandbox = self._executor().open(program, self._limits())
-            try:
-                ended = sandbox.call(plugin.name, example.args, broker=broker)
-            finally:
-                sandbox.close()
-            if ended.ok and ended.result == example.result:
-                broker.commit()
-                if all(place.files.get(name) == text.encode() for name, text in example.files_after.items()):
-                    return True
-        return False
+        given = piece.commission.files
+        examples = sorted(piece.spec.examples, key=lambda example: not example.files.keys() & given.keys())[:TRIED]
+        right = [self._gives(plugin, code, example) for example in examples]
+        return right[0] and 2 * sum(right) > len(right)
+
+    def _gives(self, plugin: Plugin, code: str, example: Example) -> bool:
+        place = TrialPlace({name: text.encode() for name, text in example.files.items()})
+        broker = Broker(plugin.spec.permissions, place)
+        sandbox = self._executor().open(Program(source=code, grants=plugin.spec.permissions.grants), self._limits())
+        try:
+            ended = sandbox.call(plugin.name, _as_called(plugin.spec, example.args), broker=broker)
+        finally:
+            sandbox.close()
+        if not ended.ok or ended.result != example.result:
+            return False
+        broker.commit()
+        return all(place.files.get(name) == text.encode() for name, text in example.files_after.items())
 
     def _examined(self, piece: _Piece, more: Sequence[str] = ()) -> None:
         """Tests by somebody who does not see the code, frozen once they tell every stub."""
         advice = list(more)
-        for _ in range(self._attempts):
+        for _ in range(self._attempts()):
             try:
                 text = authors.write_tests(piece.commission.model("critic"), piece.spec, advice)
                 exam = self._frozen(piece, text)
-                survivor = self._found(piece, partial(self._judge.of_tests, piece.spec, exam))
-                if not survivor:
+                wrong = self._found(piece, partial(self._judge.of_tests, piece.spec, exam))
+                if not wrong:
                     piece.exam = exam
                     told = f"{len(exam.cases)} tests, frozen as {exam.digest[:12]}"
                     self._tell(piece, "tests", True, told)
                     return
-                advice.append(f"a wrong version passed your tests: {survivor}")
+                advice.append(wrong)
             except (BadReply, PluginRefused) as error:
                 advice.append(error.message)
             self._tell(piece, "tests", False, advice[-1])
@@ -209,7 +223,7 @@ class Forge:
     def _coded(self, piece: _Piece) -> str:
         """Code that passes everything; what was wrong with one version is told to the author of the next."""
         advice: list[str] = []
-        for attempt in range(1, self._attempts + 1):
+        for attempt in range(1, self._attempts() + 1):
             try:
                 code = authors.write_code(piece.commission.model("coder"), piece.spec, ", ".join(FACADES), advice)
                 wrong = self._wrong(piece, code)
@@ -231,22 +245,21 @@ class Forge:
         assert piece.exam is not None
         return self._found(piece, partial(self._judge.of_code, piece.spec, code, piece.exam))
 
-    def _found(self, piece: _Piece, judge: Callable[[], Finding]) -> str:
+    def _found(self, piece: _Piece, judge: Callable[[Pulse], Finding]) -> str:
         """What a judge finds wrong, the same again after a crash; its counts become evidence."""
-        found = piece.commission.remember(lambda: asdict(judge()))
+        found = piece.commission.remember(lambda: asdict(judge(piece.commission.pulse)))
         piece.evidence |= found["evidence"]
         return str(found["wrong"])
 
     def _strengthened(self, piece: _Piece, code: str) -> None:
         """Tests that let too many wrong versions of the code live go back to their author."""
-        for _ in range(self._attempts):
+        for _ in range(self._attempts()):
             assert piece.exam is not None
             alive = self._found(piece, partial(self._judge.of_both, piece.spec, code, piece.exam))
             if not alive:
                 return
-            told = f"wrong versions passed your tests: {alive}"
-            self._tell(piece, "tests", False, told)
-            self._examined(piece, [told])
+            self._tell(piece, "tests", False, alive)
+            self._examined(piece, [alive])
             if wrong := self._wrong(piece, code):
                 raise BadReply(wrong)
         raise self._given_up(piece.commission, piece.tried)
@@ -294,7 +307,6 @@ class Forge:
             sandbox=self._executor().level,
             python=platform.python_version(),
             restricted_python=version("RestrictedPython"),
-            used=piece.spec.permissions,
             **piece.evidence,
         )
 
@@ -314,6 +326,12 @@ class Forge:
 def _words(spec: Spec) -> frozenset[str]:
     text = " ".join([spec.name.replace("_", " "), spec.purpose, *spec.requests])
     return frozenset(_WORD.findall(text.lower()))
+
+
+def _as_called(spec: Spec, args: JsonObject) -> dict[str, Any]:
+    """Arguments of another spec under the names that this one has for them: by name, else in their order."""
+    names = list(spec.input["properties"])
+    return dict(args) if args.keys() <= set(names) else dict(zip(names, args.values(), strict=False))
 
 
 def _guide(spec: Spec) -> str:

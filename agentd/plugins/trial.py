@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, TypeAlias
 
 from agentd.errors import Denied
 from agentd.plugins.broker import Broker, MemoryPlace
@@ -13,7 +15,14 @@ from agentd.plugins.spec import Permissions, Spec
 from agentd.sandbox.job import Ended, Executor, Limits, Program, RequestRefused, Sandbox
 from agentd.types import Action, JsonObject
 
+Pulse: TypeAlias = Callable[[], None]
+"""Is called between the parts of what takes long; may raise to end it."""
+
 _ANYWHERE = Permissions(read=("**",), write=("**",))
+
+
+def nothing() -> None:
+    return None
 
 
 class TrialPlace(MemoryPlace):
@@ -26,16 +35,17 @@ class TrialPlace(MemoryPlace):
 
 @dataclass(slots=True, kw_only=True)
 class Used:
-    """What a plugin was seen to ask for."""
+    """What a plugin was seen to ask for. `beyond`: paths that it may not touch and that nobody gave it."""
 
     read: dict[str, None] = field(default_factory=dict)
     write: dict[str, None] = field(default_factory=dict)
-    refused: list[str] = field(default_factory=list)
+    beyond: dict[str, None] = field(default_factory=dict)
 
-    def saw(self, broker: Broker) -> None:
+    def saw(self, broker: Broker, args: JsonObject) -> None:
         self.read.update(dict.fromkeys(broker.read))
         self.write.update(dict.fromkeys(broker.staged))
-        self.refused += broker.refused
+        named = {PurePosixPath(text) for text in _texts(args)}
+        self.beyond.update(dict.fromkeys(path for path in broker.forbidden if PurePosixPath(path) not in named))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,10 +65,11 @@ class Trial:
         self._executor = executor
         self._limits = limits
 
-    def sit(self, spec: Spec, code: str, exam: Exam, *, whole: bool = True) -> Verdict:
+    def sit(self, spec: Spec, code: str, exam: Exam, *, whole: bool = True, pulse: Pulse = nothing) -> Verdict:
         """Each test with a plugin of its own; without `whole` only until the first that fails."""
         used, failed, passed = Used(), dict[str, str](), 0
         for case in exam.cases:
+            pulse()
             why = self._case(spec, code, exam, case, used)
             if why:
                 failed[case] = why
@@ -108,7 +119,7 @@ class _Desk:
         self.calls += 1
         broker = Broker(self._spec.permissions, self._place)
         ended = self._plugin.call(entry, args, broker=broker)
-        self._used.saw(broker)
+        self._used.saw(broker, args)
         self.last = f" (its last call: {args!r:.300} gave {_shown(ended)})"
         if not ended.ok:
             kind = ended.error.partition(":")[0]
@@ -120,3 +131,11 @@ class _Desk:
 
 def _shown(ended: Ended) -> str:
     return f"{ended.result!r:.300}" if ended.ok else f"the error {ended.error[:300]}"
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _texts(each)

@@ -193,24 +193,38 @@ def test_tests_that_prove_nothing_are_sent_back_and_then_refused(fresh: Agentd, 
     fresh.files({"people.csv": PEOPLE})
     done = fresh.run("run", "Convert people.csv to people.json")
     assert done.returncode == 3
-    for reason in ("1 functions test_..., 5 are needed", "the reply is empty", "a wrong version passed your tests"):
+    for reason in (
+        "1 functions test_..., 5 are needed",
+        "the reply is empty",
+        "a version that does nothing passes the tests",
+    ):
         assert reason in done.stderr + done.stdout
     assert fresh.json("plugin", "ls")["plugins"] == []
     assert not (fresh.workspace / "people.json").exists()
 
 
-def test_killed_in_the_forge_it_goes_on_and_nothing_half_is_there(fresh: Agentd, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stage", ["spec", "tests", "code", "installed"])
+def test_killed_in_the_forge_it_goes_on_and_nothing_half_is_there(fresh: Agentd, tmp_path: Path, stage: str) -> None:
     speak(fresh, tmp_path)
     fresh.files({"people.csv": PEOPLE})
     fresh.ok("up")
     task = fresh.json("submit", "Convert people.csv to people.json")["id"]
-    wait_for(lambda: any(each["kind"] == "PluginForged" for each in events(fresh, task)))
+    wait_for(lambda: reached(fresh, task, stage))
     fresh.kill()
     assert [path.name for path in fresh.home.plugins_dir.glob("*/*/plugin.py")] in ([], ["plugin.py"])
     fresh.ok("up")
     assert fresh.json("wait", task)[0]["state"] == "claimed"
     assert json.loads((fresh.workspace / "people.json").read_text()) == ROWS
     assert [plugin["version"] for plugin in fresh.json("plugin", "ls")["plugins"]] == [1]
+    assert asked_for_code(fresh) == 1
+
+
+def reached(agentd: Agentd, task: str, stage: str) -> bool:
+    """Whether the forge has come to the end of this stage."""
+    return any(
+        each["kind"] == "PluginInstalled" or (each["kind"] == "PluginForged" and each["data"]["stage"] == stage)
+        for each in events(agentd, task)
+    )
 
 
 def events(agentd: Agentd, task: str) -> list[dict[str, Any]]:

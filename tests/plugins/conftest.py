@@ -13,6 +13,7 @@ from agentd.events import Bus
 from agentd.plugins.folder import CODE, GUIDE, TESTS, PluginFolder
 from agentd.plugins.registry import Plugin, Registry
 from agentd.plugins.spec import Evidence, Example, Manifest, Permissions, Spec
+from agentd.sandbox.os_executor import OsExecutor
 from agentd.security.signing import Signer
 from agentd.store.audit import Audit, AuditRecord
 from agentd.store.db import Database
@@ -105,7 +106,11 @@ def adding(name: str = "add", **more: Any) -> Spec:
         "purpose": "Add two numbers.",
         "input": {"type": "object", "properties": {"a": INTEGER, "b": INTEGER | {"default": 1}}, "required": ["a"]},
         "output": INTEGER,
-        "examples": (Example(args={"a": 1, "b": 2}, result=3),),
+        "examples": (
+            Example(args={"a": 1, "b": 2}, result=3),
+            Example(args={"a": 5}, result=6),
+            Example(args={"a": 0, "b": 0}, result=0),
+        ),
         "requests": ("Add {a} and {b}",),
     }
     return Spec(**fields | more)
@@ -130,6 +135,18 @@ def converting(**more: Any) -> Spec:
                 result={"rows": 1},
                 files={"a.csv": "n\n1\n"},
                 files_after={"a.json": '[{"n": "1"}]'},
+            ),
+            Example(
+                args={"path": "b.csv", "target": "b.json"},
+                result={"rows": 0},
+                files={"b.csv": "n\n"},
+                files_after={"b.json": "[]"},
+            ),
+            Example(
+                args={"path": "c.csv", "target": "c.json"},
+                result={"rows": 2},
+                files={"c.csv": "n,m\n1,2\n3,4\n"},
+                files_after={"c.json": '[{"n": "1", "m": "2"}, {"n": "3", "m": "4"}]'},
             ),
         ),
         "requests": ("Convert {path} to {target}", "Turn {path} into {target}"),
@@ -195,3 +212,10 @@ def house(tmp_path: Path) -> Iterator[House]:
     made = House(tmp_path / "home")
     yield made
     made.db.close()
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[OsExecutor]:
+    made = OsExecutor()
+    yield made
+    made.close()
