@@ -191,6 +191,8 @@ class TaskRequest:
     deadline: float | None = None
     cache: bool | None = None
     """False: no kept replies of models, see `ModelRequest.cache`."""
+    tool: bool | None = None
+    """True: make a tool for the goal, and do nothing else."""
     idempotency_key: str | None = None
 
 
@@ -210,6 +212,7 @@ class Task:
     not_before: float | None = None
     deadline: float | None = None
     cache: bool = True
+    tool: bool = False
     state: TaskState = TaskState.QUEUED
     created: float = 0.0
     started: float | None = None

@@ -30,7 +30,7 @@ from agentd.errors import (
     ModelError,
 )
 from agentd.events import EventKind
-from agentd.plugins.forge import Forge
+from agentd.plugins.forge import Forge, Made
 from agentd.tools.tool import Tool
 from agentd.types import (
     Clock,
@@ -127,34 +127,51 @@ class Runner:
 
     def _plan(self, work: Work) -> Plan:
         work.limits.check()
-        plan = self._compact.plan(work) if work.is_compact("planner") else make_plan(work)
+        if work.task.tool:
+            plan = Plan(steps=(Step(intent=work.task.goal),))
+        else:
+            plan = self._compact.plan(work) if work.is_compact("planner") else make_plan(work)
         work.plan = plan
         work.scope.journal.plan_made(plan)
         self.emit(EventKind.PLAN_MADE, work.task.id, {"steps": [step.intent for step in plan.steps]})
         return plan
 
     def _step(self, work: Work, chooser: Chooser, number: int, step: Step) -> Outcome:
-        """Do a step and judge it; try again with what was found wrong, as often as the budget says."""
         work.scope.journal.step_started(number)
         self.emit(EventKind.STEP_STARTED, work.task.id, {"step": number, "intent": step.intent})
+        outcome = self._tool(work) if work.task.tool else self._judged(work, chooser, step)
+        work.scope.journal.step_ended(number, outcome)
+        facts = {"step": number, "state": outcome.state, "checks": len(outcome.checks), "text": outcome.text[:500]}
+        self.emit(EventKind.STEP_JUDGED, work.task.id, facts)
+        return outcome
+
+    def _judged(self, work: Work, chooser: Chooser, step: Step) -> Outcome:
+        """Do a step and judge it; try again with what was found wrong, as often as the budget says."""
         outcome = judge(work, step, self._tried(work, chooser, step))
         for _ in range(work.task.budget.retries if chooser.patience else 0):
             if outcome.state is StepState.DONE:
                 break
             outcome = judge(work, step, self._tried(work, chooser, step, advice=outcome.text))
-        work.scope.journal.step_ended(number, outcome)
-        facts = {"step": number, "state": outcome.state, "checks": len(outcome.checks), "text": outcome.text[:500]}
-        self.emit(EventKind.STEP_JUDGED, work.task.id, facts)
         return outcome
+
+    def _tool(self, work: Work) -> Outcome:
+        """The tool that the goal speaks of; it is not used."""
+        made = self._made(work, CapabilityMissing(work.task.goal))
+        told = "was there already and does it" if made.reused else "is made, proven, signed and in use"
+        return Outcome(state=StepState.DONE, text=f"{made.name} {made.version} {told}.")
+
+    def _made(self, work: Work, missing: CapabilityMissing) -> Made:
+        if self.forge is None:
+            raise missing
+        made = self.forge.make(commission(work, missing.message))
+        work.made[made.name] = None
+        return made
 
     def _tried(self, work: Work, chooser: Chooser, step: Step, advice: str = "") -> Outcome:
         """Do a step; where a tool is missing, make it, and begin the step again."""
         try:
             return run_step(work, chooser, step, advice)
         except CapabilityMissing as missing:
-            if self.forge is None:
-                raise
-            made = self.forge.make(commission(work, missing.message))
-            work.made[made.name] = None
+            made = self._made(work, missing)
             known = f"a tool seemed to be missing, but {made.name} is there and does it" if made.reused else advice
             return run_step(work, chooser, step, known)

@@ -16,6 +16,7 @@ from agentd.cli import output
 from agentd.cli.client import Client, endpoint
 from agentd.cli.options import Group, Invocation, command
 from agentd.cli.reach import ensure_daemon
+from agentd.cli.run import level_option, request_of, see_through, workspace_option
 from agentd.errors import BadInput, Conflict
 
 _REFUSED = 5
@@ -238,16 +239,31 @@ def init(invocation: Invocation, name: str) -> None:
 
 
 @command("new")
+@click.argument("goal", nargs=-1)
 @click.option(
     "--from",
     "folder",
-    required=True,
     metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder with plugin.py, test_plugin.py, GUIDE.md and manifest.json.",
+    help="Folder with plugin.py, test_plugin.py, GUIDE.md and manifest.json, in place of GOAL.",
 )
-def new(invocation: Invocation, folder: Path) -> None:
-    """Take a plugin that you wrote through the gate, sign it and install it; exit code 5 when it does not pass."""
+@workspace_option
+@level_option
+def new(invocation: Invocation, goal: tuple[str, ...], folder: Path | None, workspace: str, level: int | None) -> int:
+    """Let the agent make a tool for GOAL, or take one that you wrote through the same gate.
+
+    GOAL is what the tool is to do, in words; files that it names are what the tool is tried on. Exit code 5 when a
+    plugin of your own does not pass.
+    """
+    if bool(goal) is (folder is not None):
+        raise BadInput("plugin new takes either a GOAL or --from DIR", hint='agentd plugin new "Turn a.csv into JSON"')
+    if folder is None:
+        return see_through(invocation, request_of(goal, workspace, level) | {"tool": True})
+    _add(invocation, folder)
+    return 0
+
+
+def _add(invocation: Invocation, folder: Path) -> None:
     files = {name: _text_of(folder / name) for name in ("plugin.py", "test_plugin.py", "GUIDE.md")}
     try:
         spec = json.loads(_text_of(folder / "manifest.json"))["spec"]

@@ -21,8 +21,8 @@ _MAX_INPUT = 4 * 1024 * 1024
 _CANCEL_SECONDS = 15.0
 """How long to wait for a cancelled task to come to its end."""
 
-_goal = click.argument("goal", nargs=-1, required=True)
-_workspace = click.option(
+goal_argument = click.argument("goal", nargs=-1, required=True)
+workspace_option = click.option(
     "--workspace",
     "-w",
     metavar="DIR",
@@ -30,7 +30,7 @@ _workspace = click.option(
     type=click.Path(file_okay=True),
     help="Folder to work in (the current one).",
 )
-_level = click.option(
+level_option = click.option(
     "--level",
     type=click.IntRange(0, 4),
     help="Access level: 0 read, 1 write files, 2 run tests, 3 commit, 4 more shell (else the configured one).",
@@ -43,9 +43,9 @@ _no_cache = click.option("--no-cache", is_flag=True, help="Let models reply anew
 
 
 @command("run")
-@_goal
-@_workspace
-@_level
+@goal_argument
+@workspace_option
+@level_option
 @_check
 @_no_cache
 @click.option(
@@ -65,8 +65,12 @@ def run(
     GOAL is what is to be done, in words; - reads it from stdin. The answer goes to stdout, everything else to stderr.
     The daemon is started when none runs.
     """
+    return see_through(invocation, request_of(goal, workspace, level, checks, no_cache), timeout)
+
+
+def see_through(invocation: Invocation, request: Mapping[str, Any], timeout: float | None = None) -> int:
+    """Submit a request, follow its task, and show how it ended; the exit code."""
     deadline = None if timeout is None else time.monotonic() + timeout
-    request = _request(goal, workspace, level, checks, no_cache)
     client = ensure_daemon(invocation)
     task = _submit(client, request)
     try:
@@ -85,9 +89,9 @@ def run(
 
 
 @command("submit")
-@_goal
-@_workspace
-@_level
+@goal_argument
+@workspace_option
+@level_option
 @_check
 @_no_cache
 @click.option("--at", metavar="T", help="Not before T: 22:00, 2h, or an ISO date.")
@@ -113,7 +117,7 @@ def submit(
     GOAL is what is to be done, in words; - reads it from stdin. The daemon is started when none runs.
     """
     now = time.time()
-    request = _request(goal, workspace, level, checks, no_cache) | {
+    request = request_of(goal, workspace, level, checks, no_cache) | {
         "not_before": times.future(at, now) if at else None,
         "deadline": times.future(deadline, now) if deadline else None,
         "priority": priority,
@@ -151,9 +155,10 @@ def verdict(task: Mapping[str, Any]) -> str:
     return f"{word}: {output.one_line(report.get('reason', ''))}".rstrip(": ")
 
 
-def _request(
-    goal: tuple[str, ...], workspace: str, level: int | None, checks: tuple[str, ...], no_cache: bool
+def request_of(
+    goal: tuple[str, ...], workspace: str, level: int | None, checks: tuple[str, ...] = (), no_cache: bool = False
 ) -> dict[str, Any]:
+    """The body of a request for a task, from what stands on the command line."""
     words = _from_stdin() if goal == ("-",) else " ".join(goal)
     if not words.strip():
         raise BadInput("the goal is empty", hint="say in words what is to be done")

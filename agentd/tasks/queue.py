@@ -23,8 +23,8 @@ Ids: TypeAlias = list[str]
 
 _INSERT = """
     INSERT INTO tasks (id, state, goal, workspace, level, checks, budget, origin, priority, not_before, deadline,
-                       cache, idempotency_key, request_hash, retry_of, created)
-    VALUES (?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+                       cache, tool, idempotency_key, request_hash, retry_of, created)
+    VALUES (?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 _NEXT = """
     SELECT id FROM tasks
@@ -284,8 +284,9 @@ class Queue:
         times = (request.not_before, request.deadline)
         what = (request.goal, request.workspace, int(request.level or 0), as_json(CHECKS, request.checks))
         how = (as_json(BUDGET, request.budget), request.origin, request.priority)
-        more = (int(request.cache is not False), request.idempotency_key, digest, retry_of, now)
-        self._db.execute(_INSERT, (task_id, *what, *how, *times, *more))
+        flags = (int(request.cache is not False), int(request.tool is True))
+        more = (request.idempotency_key, digest, retry_of, now)
+        self._db.execute(_INSERT, (task_id, *what, *how, *times, *flags, *more))
         for position, needs in enumerate(request.after):
             self._db.execute("INSERT INTO task_after VALUES (?, ?, ?)", (task_id, position, needs))
         record = {
@@ -382,6 +383,7 @@ class Queue:
             not_before=old.not_before if old.not_before and old.not_before > now else None,
             deadline=old.deadline if old.deadline and old.deadline > now else None,
             cache=False,  # the kept replies are those that it ended with
+            tool=old.tool or None,
         )
 
     def _newest(self, task_id: str) -> str:

@@ -88,6 +88,7 @@ def _task(row: Mapping[str, Any], after: tuple[str, ...], plan: str | None, outc
         not_before=row["not_before"],
         deadline=row["deadline"],
         cache=bool(row["cache"]),
+        tool=bool(row["tool"]),
         state=TaskState(row["state"]),
         created=row["created"],
         started=row["started"],

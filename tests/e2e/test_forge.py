@@ -203,6 +203,19 @@ def test_tests_that_prove_nothing_are_sent_back_and_then_refused(fresh: Agentd, 
     assert not (fresh.workspace / "people.json").exists()
 
 
+def test_a_person_has_a_tool_made(fresh: Agentd, tmp_path: Path) -> None:
+    speak(fresh, tmp_path)
+    fresh.files({"people.csv": PEOPLE})
+    assert fresh.error("plugin", "new", code=2)["code"] == "input.invalid"
+    done = fresh.run("plugin", "new", "Convert people.csv to people.json")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "csv_to_json 1 is made, proven, signed and in use."
+    assert not (fresh.workspace / "people.json").exists(), "it is made and not used"
+    again = fresh.run("plugin", "new", "Convert", "people.csv", "to", "people.json")
+    assert again.stdout.strip() == "csv_to_json 1 was there already and does it."
+    assert asked_for_code(fresh) == 1
+
+
 @pytest.mark.parametrize("stage", ["spec", "tests", "code", "installed"])
 def test_killed_in_the_forge_it_goes_on_and_nothing_half_is_there(fresh: Agentd, tmp_path: Path, stage: str) -> None:
     speak(fresh, tmp_path)

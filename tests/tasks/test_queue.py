@@ -427,6 +427,16 @@ def test_a_retry_hears_no_kept_replies(bench: Bench) -> None:
     assert not bench.queue.retry(old.id).cache
 
 
+def test_a_task_that_makes_a_tool_does_so_when_it_is_retried(bench: Bench) -> None:
+    assert not bench.submit("try").tool
+    bench.finish(bench.claim(), TaskState.FAILED)
+    old = bench.submit("try", tool=True)
+    claimed = bench.claim()
+    assert (claimed.id, claimed.tool) == (old.id, True)
+    bench.finish(claimed, TaskState.FAILED)
+    assert bench.queue.retry(old.id).tool
+
+
 def test_a_retried_waiting_task_ends(bench: Bench) -> None:
     old = bench.submit()
     bench.queue.wait_for_person(bench.claim(), "?")
