@@ -72,7 +72,7 @@ class SelfTest:
             told = "; ".join(f"{probe.name} ({', '.join(probe.open)})" for probe in self.failed)
             raise SandboxUnavailable(
                 f"the sandbox does not hold on this machine: {told}",
-                hint='a kernel of 5.13 or newer with seccomp and Landlock is needed, or `sandbox.executor = "wasm"`',
+                hint='a Linux kernel with seccomp filters is needed, or `sandbox.executor = "wasm"`',
             )
 
 
