@@ -513,6 +513,61 @@ class Decision:
     risk: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Risk:
+    """How much can go wrong, 0..100, and each reason that the number has."""
+
+    score: int = 0
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileChange:
+    """What became of one file; a rename is a deletion and an addition."""
+
+    path: str
+    """Inside the workspace."""
+    kind: Literal["added", "changed", "deleted", "mode"]
+    diff: str = ""
+    """Unified; empty for what is no text, or too large to compare."""
+    added: int = 0
+    removed: int = 0
+    """Lines."""
+
+
+# council --------------------------------------------------------------------------------------------------------------
+
+
+class Stance(StrEnum):
+    ACCEPT = "accept"
+    REVISE = "revise"
+    REJECT = "reject"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opinion:
+    """What one role says to a plan or a change; `confidence` 0..10 is its own word and no gate."""
+
+    role: str
+    decision: Stance
+    because: str
+    risks: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
+    confidence: int = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What the opinions come to, by rule: `checklist` is to be done on the way, `checks` become the task's own."""
+
+    decision: Stance
+    because: str
+    checklist: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
+    opinions: tuple[Opinion, ...] = ()
+    vetoed: bool = False
+
+
 # durability -----------------------------------------------------------------------------------------------------------
 
 
