@@ -78,18 +78,25 @@ class CheckKind(StrEnum):
     FILE_EXISTS = "file_exists"
     FILE_ABSENT = "file_absent"
     FILE_CONTAINS = "file_contains"
+    BOUNDARIES = "boundaries"
+    """Nothing was changed outside the globs that are the target, separated by line ends."""
+    SECRETS = "secrets"
+    """What was changed holds no keys or passwords."""
+    DOCS = "docs"
+    """What the documentation says of changed public names was looked at too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """Something executed that decides whether work is done: a command that must exit 0, or a fact about a file."""
+    """Something executed that decides whether work is done: a command that must exit 0, or a fact about files."""
 
     kind: CheckKind = CheckKind.COMMAND
     target: str
     """The command line, or the path inside the workspace."""
     text: str = ""
     """For `file_contains`: what must stand in the file."""
-    by: Literal["user", "plan"] = "user"
+    by: Literal["user", "project", "plan", "council", "agentd"] = "user"
+    """Who asked for it. Those of `agentd` can make a result worse, but never verify it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +104,10 @@ class CheckResult:
     check: Check
     passed: bool
     detail: str
+    code: int | None = None
+    """How a command exited."""
+    sha256: str = ""
+    """Of the output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,8 +122,20 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
+    """The steps, and the contract: when their task counts as done. Frozen before work begins."""
+
     steps: tuple[Step, ...]
     note: str = ""
+    outcome: str = ""
+    """What is to be true at the end."""
+    checks: tuple[Check, ...] = ()
+    """That it is true, for the whole task; of everyone who asks for one."""
+    constraints: tuple[str, ...] = ()
+    """What must stay as it is, in words."""
+    boundaries: tuple[str, ...] = ()
+    """Globs of the only paths that this plan will change; none for any."""
+    stop_when: Literal["steps_done", "checks_pass"] = "steps_done"
+    """`checks_pass`: as soon as checks that were red have all passed, whatever steps are left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +194,10 @@ class Report:
     made: tuple[str, ...] = ()
     """Tools that the task gave itself, and used."""
     checks: tuple[CheckResult, ...] = ()
+    struck: tuple[str, ...] = ()
+    """What the answer said with nothing on record to show for it."""
+    restored: tuple[str, ...] = ()
+    """Paths that were put back to what they were before."""
     usage: Usage = field(default_factory=Usage)
     seconds: float = 0.0
 
@@ -183,6 +210,8 @@ class TaskRequest:
     workspace: str
     level: AccessLevel | None = None
     checks: tuple[Check, ...] = ()
+    boundaries: tuple[str, ...] = ()
+    """Globs of the only paths that may change; none for any."""
     budget: Budget | None = None
     origin: Origin = Origin.API
     priority: int = 0
@@ -205,6 +234,7 @@ class Task:
     workspace: str
     level: AccessLevel
     checks: tuple[Check, ...] = ()
+    boundaries: tuple[str, ...] = ()
     budget: Budget = field(default_factory=Budget)
     origin: Origin = Origin.API
     priority: int = 0

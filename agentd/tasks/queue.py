@@ -14,7 +14,7 @@ from agentd.errors import Conflict, LeaseLost, NotFound
 from agentd.events import EventKind
 from agentd.store.audit import Audit
 from agentd.store.db import Database
-from agentd.tasks.records import BUDGET, CHECKS, NOISE_BITS, REPORT, as_json, load_tasks, next_id, storable
+from agentd.tasks.records import BUDGET, CHECKS, GLOBS, NOISE_BITS, REPORT, as_json, load_tasks, next_id, storable
 from agentd.tasks.request import Defaults, accepted, check_key
 from agentd.types import Clock, Emit, JsonObject, Report, Task, TaskRequest, TaskState
 
@@ -22,9 +22,9 @@ Tasks: TypeAlias = list[Task]  # inside the class, `list` is its method
 Ids: TypeAlias = list[str]
 
 _INSERT = """
-    INSERT INTO tasks (id, state, goal, workspace, level, checks, budget, origin, priority, not_before, deadline,
-                       cache, tool, idempotency_key, request_hash, retry_of, created)
-    VALUES (?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+    INSERT INTO tasks (id, state, goal, workspace, level, checks, boundaries, budget, origin, priority, not_before,
+                       deadline, cache, tool, idempotency_key, request_hash, retry_of, created)
+    VALUES (?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 _NEXT = """
     SELECT id FROM tasks
@@ -282,11 +282,12 @@ class Queue:
         last = self._db.row("SELECT max(id) AS id FROM tasks")
         task_id = next_id(now, self._noise.getrandbits(NOISE_BITS), last["id"] if last else None)
         times = (request.not_before, request.deadline)
-        what = (request.goal, request.workspace, int(request.level or 0), as_json(CHECKS, request.checks))
+        what = (request.goal, request.workspace, int(request.level or 0))
+        done = (as_json(CHECKS, request.checks), as_json(GLOBS, request.boundaries))
         how = (as_json(BUDGET, request.budget), request.origin, request.priority)
         flags = (int(request.cache is not False), int(request.tool is True))
         more = (request.idempotency_key, digest, retry_of, now)
-        self._db.execute(_INSERT, (task_id, *what, *how, *times, *flags, *more))
+        self._db.execute(_INSERT, (task_id, *what, *done, *how, *times, *flags, *more))
         for position, needs in enumerate(request.after):
             self._db.execute("INSERT INTO task_after VALUES (?, ?, ?)", (task_id, position, needs))
         record = {
@@ -376,6 +377,7 @@ class Queue:
             workspace=old.workspace,
             level=old.level,
             checks=old.checks,
+            boundaries=old.boundaries,
             budget=old.budget,
             origin=old.origin,
             priority=old.priority,

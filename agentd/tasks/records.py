@@ -13,6 +13,7 @@ from agentd.store.db import Database
 from agentd.types import AccessLevel, Budget, Check, Origin, Outcome, Plan, Report, StepState, Task, TaskState
 
 CHECKS = TypeAdapter(tuple[Check, ...])
+GLOBS = TypeAdapter(tuple[str, ...])
 BUDGET = TypeAdapter(Budget)
 PLAN = TypeAdapter(Plan)
 OUTCOME = TypeAdapter(Outcome)
@@ -81,6 +82,7 @@ def _task(row: Mapping[str, Any], after: tuple[str, ...], plan: str | None, outc
         workspace=row["workspace"],
         level=AccessLevel(row["level"]),
         checks=CHECKS.validate_json(row["checks"]),
+        boundaries=GLOBS.validate_json(row["boundaries"]),
         budget=BUDGET.validate_json(row["budget"]),
         origin=Origin(row["origin"]),
         priority=row["priority"],

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from agentd.errors import BadInput, Denied
+from agentd.policy.patterns import PatternError, path_pattern
 from agentd.types import AccessLevel, Budget, Check, CheckKind, TaskRequest
 from agentd.workspace.paths import Workspace
 
@@ -18,10 +19,13 @@ MAX_GOAL = 64 * 1024
 MAX_LINE = 4096
 """Characters of a check's command, path or text."""
 MAX_ENTRIES = 100
-"""Checks of a task, and tasks it waits for."""
+"""Checks and boundaries of a task, and tasks it waits for."""
 MAX_PRIORITY = 1000
 MAX_KEY = 200
 """Characters of an idempotency key."""
+
+_OWNERS = (CheckKind.COMMAND, CheckKind.FILE_EXISTS, CheckKind.FILE_ABSENT, CheckKind.FILE_CONTAINS)
+_LISTED = ", ".join(_OWNERS)
 
 _NOT_PLAIN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
 
@@ -43,6 +47,7 @@ def accepted(request: TaskRequest, defaults: Defaults, now: float, known: Callab
     _check_goal(request.goal)
     workspace = accepted_workspace(request.workspace)
     _check_checks(request.checks, workspace)
+    check_boundaries(request.boundaries)
     _check_times(request, now)
     _check_after(request.after, known)
     if abs(request.priority) > MAX_PRIORITY:
@@ -123,12 +128,28 @@ def _check_checks(checks: tuple[Check, ...], workspace: Workspace) -> None:
         if max(len(check.target), len(check.text)) > MAX_LINE:
             raise BadInput(f"{what} is longer than {MAX_LINE:,} characters")
         _check_plain(check.target + check.text, what)
+        if check.by != "user" or check.kind not in _OWNERS:
+            raise BadInput(f"{what} is not one to ask for: {check.kind} by {check.by}", hint=f"kinds: {_LISTED}")
         if check.kind is CheckKind.COMMAND:
             _check_command(check.target)
         else:
             workspace.resolve(check.target)
         if check.kind is CheckKind.FILE_CONTAINS and not check.text:
             raise BadInput(f"{what} does not say which text the file must contain")
+
+
+def check_boundaries(globs: tuple[str, ...]) -> None:
+    """`BadInput` for what is no glob of paths below the workspace."""
+    if len(globs) > MAX_ENTRIES:
+        raise BadInput(f"{len(globs)} boundaries; the most is {MAX_ENTRIES}")
+    for glob in globs:
+        _check_plain(glob, "the boundary")
+        try:
+            path_pattern([glob])
+        except PatternError as error:
+            raise BadInput(f"the boundary {glob[:60]!r} is no glob: {error}", hint="for example src/** or *.md") from None
+        if not glob or ".." in glob.split("/"):
+            raise BadInput(f"the boundary {glob[:60]!r} names nothing below the workspace", hint="for example src/**")
 
 
 def _check_command(line: str) -> None:
