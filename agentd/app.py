@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from agentd.backends.pull import Puller
 from agentd.backends.remotes import Remotes
 from agentd.backends.router import Router
 from agentd.clock import SystemClock
-from agentd.config import Settings
+from agentd.config import SandboxSettings, Settings
 from agentd.config_file import LiveSettings
 from agentd.events import Bus
 from agentd.home import defaults_dir
@@ -34,6 +35,7 @@ from agentd.plugins.skills import TOOL as READ_SKILL
 from agentd.plugins.trial_run import TrialRuns
 from agentd.policy.engine import PolicyEngine
 from agentd.sandbox.confine import walls_of
+from agentd.sandbox.job import Limits
 from agentd.sandbox.os_executor import OsExecutor
 from agentd.sandbox.wasm_executor import WasmExecutor
 from agentd.security.keys import ApiKeys
@@ -53,7 +55,7 @@ from agentd.tools.gate import Gate
 from agentd.tools.outputs import read_output_tool
 from agentd.tools.own_places import OwnPlaces
 from agentd.tools.toolbox import Toolbox
-from agentd.types import AccessLevel, Budget, Clock, Emit
+from agentd.types import AccessLevel, Budget, Clock, Emit, Journal, Report, Task
 
 log = telemetry.get_logger(__name__)
 
@@ -174,7 +176,11 @@ def build(
         language=language(),
         reserved={*gate.tools, READ_SKILL, *_WORDS},
     )
-    proof = Proof(lambda: executor)
+
+    def limits() -> Limits:
+        return _limits(live.current.sandbox)
+
+    proof = Proof(lambda: executor, limits)
     queue = Queue(
         db,
         audit,
@@ -197,9 +203,26 @@ def build(
             policy=policy,
             record=audit.record,
             emit=events.emit,
+            limits=limits,
             attempts=lambda: live.current.plugins.attempts,
         ),
     )
+    loader = Loader(
+        plugins,
+        tools,
+        executor=lambda: executor,
+        prove=proof,
+        record=audit.record,
+        clock=clock,
+        limits=limits,
+    )
+
+    def work(task: Task, journal: Journal, cancel: threading.Event) -> Report:
+        try:
+            return runner.run(task, journal, cancel)
+        finally:
+            loader.end(task.id)
+
     return App(
         live=live,
         clock=clock,
@@ -219,15 +242,13 @@ def build(
         replies=replies,
         prober=prober,
         puller=Puller(catalog.folder, defaults_dir() / "models"),
-        trial_runs=TrialRuns(executors, audit.record, preferred=executor.name),
+        trial_runs=TrialRuns(executors, audit.record, limits, preferred=executor.name),
         plugins=plugins,
-        loader=Loader(plugins, tools, executor=lambda: executor, prove=proof, record=audit.record, clock=clock),
-        admission=Admission(plugins, Judge(lambda: executor), proof),
+        loader=loader,
+        admission=Admission(plugins, Judge(lambda: executor, limits), proof),
         queue=queue,
         runner=runner,
-        worker=Worker(
-            queue, lambda task: TaskJournal(db, task, clock), runner.run, clock, count=settings.tasks.workers
-        ),
+        worker=Worker(queue, lambda task: TaskJournal(db, task, clock), work, clock, count=settings.tasks.workers),
     )
 
 
@@ -239,6 +260,11 @@ def _executors(settings: Settings) -> dict[str, CheckingExecutor]:
 def _preferred(settings: Settings) -> str:
     chosen = settings.sandbox.executor
     return chosen if chosen != "auto" else "os" if sys.platform == "linux" else "wasm"
+
+
+def _limits(sandbox: SandboxSettings) -> Limits:
+    """Of one call of a plugin."""
+    return Limits(seconds=sandbox.seconds, memory_mb=sandbox.memory_mb, output_bytes=sandbox.output_kb * 1000)
 
 
 def _router(

@@ -217,6 +217,19 @@ class SandboxSettings(Section):
         "auto",
         description="What plugins run in: walls of this system, WebAssembly, or the first that holds.",
     )
+    seconds: float = Field(
+        5.0, ge=0.1, le=300, description="Most seconds of one call of a plugin.", json_schema_extra=LIVE
+    )
+    memory_mb: int = Field(
+        256, ge=16, le=2048, description="MiB of memory that a plugin may have.", json_schema_extra=LIVE
+    )
+    output_kb: int = Field(
+        1000,
+        ge=1,
+        le=1000,
+        description="KB that one call of a plugin may give back, what it prints counted in.",
+        json_schema_extra=LIVE,
+    )
     commands: Literal["required", "off"] = Field(
         "required",
         description="Programs of a project (tests, commands, checks) run behind walls or not at all; off: without any.",

@@ -6,6 +6,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from agentd.backends.json_schema import problems
@@ -16,6 +17,7 @@ from agentd.plugins.folder import Package
 from agentd.plugins.registry import Plugin, Registry
 from agentd.plugins.skills import skill_tool, skills
 from agentd.plugins.spec import Spec
+from agentd.plugins.warm import WarmWorkers, Worker
 from agentd.policy.commands import fold
 from agentd.policy.patterns import path_pattern
 from agentd.sandbox.job import Ended, Executor, Limits, Program
@@ -52,6 +54,7 @@ class Loader:
         self._clock = clock
         self._limits = limits
         self._made: dict[tuple[str, int, str], Tool] = {}
+        self._warm = WarmWorkers()
         self._refreshing = threading.Lock()
         registry.changed.append(self.refresh)
 
@@ -64,6 +67,11 @@ class Loader:
             tools = {tool.name: tool for tool in self._made.values()}
             reading = skill_tool(skills(self._registry.folder.root))
             self._toolbox.put(tools | ({reading.name: reading} if reading else {}))
+            self._warm.only(frozenset(digest for _, _, digest in active))
+
+    def end(self, task: str) -> None:
+        """The task has ended, or waits: none of its sandboxes is kept."""
+        self._warm.end(task)
 
     def tool(self, plugin: Plugin) -> Tool:
         """The plugin as a tool; nothing of it is read or run before it is called."""
@@ -92,16 +100,20 @@ class Loader:
         `SandboxUnavailable`, `Cancelled`; what the plugin itself does wrong is a result."""
         package = self._package(plugin)
         executor = self._executor()
+        limits = self._within(ctx)
+        worker = self._warm.take(ctx.task, plugin.digest, limits)
         told = {"plugin": plugin.name, "version": plugin.version, "key": ctx.key}
-        told |= {"executor": executor.name, "sandbox": executor.level}
+        told |= {"executor": executor.name, "sandbox": executor.level, "warm": worker is not None}
         broker = Broker(
             plugin.spec.permissions,
             WorkspacePlace(ctx),
             note=lambda asked: self._record("plugin.request", ctx.task, {**told, **asked}),
             cancel=ctx.cancel,
         )
-        ended = self._run(executor, package, ctx, args, broker)
-        wrong = _wrong(plugin.spec, ended)
+        if worker is None:
+            program = Program(source=package.code, grants=plugin.spec.permissions.grants)
+            worker = Worker(sandbox=executor.open(program, limits), limits=limits)
+        wrong, ended = self._called(worker, plugin, ctx, args, broker)
         changed = [] if wrong else broker.commit()
         facts = {"ok": not wrong, "limit": ended.limit, "seconds": round(ended.seconds, 4), "model": ctx.model}
         self._record("plugin.called", ctx.task, {**told, **facts, "refused": len(broker.refused)})
@@ -121,15 +133,22 @@ class Loader:
             self._registry.prove(plugin, lambda: self._prove(package))
         return package
 
-    def _run(self, executor: Executor, package: Package, ctx: ToolContext, args: JsonObject, broker: Broker) -> Ended:
-        spec = package.manifest.spec
-        seed = int.from_bytes(hashlib.sha256(ctx.key.encode()).digest()[:4], "big")
-        program = Program(source=package.code, grants=spec.permissions.grants, seed=seed)
-        sandbox = executor.open(program, self._within(ctx))
+    def _called(
+        self, worker: Worker, plugin: Plugin, ctx: ToolContext, args: JsonObject, broker: Broker
+    ) -> tuple[str, Ended]:
+        """What is wrong with the call, and how it ended. The sandbox waits for the next one if nothing is."""
+        seed, behaved = int.from_bytes(hashlib.sha256(ctx.key.encode()).digest()[:4], "big"), False
         try:
-            return sandbox.call(spec.name, args, broker=broker, cancel=ctx.cancel)
+            ended = worker.sandbox.call(plugin.name, args, broker=broker, cancel=ctx.cancel, seed=seed)
+            wrong = _wrong(plugin.spec, ended)
+            behaved = not wrong and not broker.refused
         finally:
-            sandbox.close()
+            if not behaved:
+                worker.sandbox.close()
+        if behaved:
+            spent = replace(worker, seconds=worker.seconds + ended.seconds)
+            self._warm.keep(ctx.task, plugin.digest, spent)
+        return wrong, ended
 
     def _within(self, ctx: ToolContext) -> Limits:
         """The limits, and no more than the task has left."""
@@ -137,9 +156,7 @@ class Loader:
         if ctx.deadline is None:
             return limits
         left = max(0.1, min(limits.seconds, ctx.deadline - self._clock.now()))
-        return Limits(
-            seconds=left, memory_mb=limits.memory_mb, output_bytes=limits.output_bytes, requests=limits.requests
-        )
+        return replace(limits, seconds=left)
 
 
 def guide_of(spec: Spec) -> str:

@@ -22,13 +22,13 @@ class TrialRuns:
         self,
         executors: Mapping[str, CheckingExecutor],
         record: Callable[[str, str, JsonObject], object],
-        limits: Limits | None = None,
+        limits: Callable[[], Limits] = Limits,
         *,
         preferred: str = "os",
     ) -> None:
         self._executors = executors
         self._record = record
-        self._limits = limits or Limits()
+        self._limits = limits
         self._preferred = preferred
 
     def run(self, source: bytes, *, entry: str = "", args: JsonObject, executor: str = "") -> JsonObject:
@@ -68,7 +68,7 @@ class TrialRuns:
         return self._executors[name]
 
     def _call(self, executor: CheckingExecutor, program: Program, entry: str, args: JsonObject) -> Ended:
-        sandbox = executor.open(program, self._limits)
+        sandbox = executor.open(program, self._limits())
         try:
             return sandbox.call(entry, args)
         finally:

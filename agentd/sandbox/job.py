@@ -78,9 +78,18 @@ class Sandbox(Protocol):
     """One program, loaded apart from everything; calls of it share its memory. Not safe for several threads."""
 
     def call(
-        self, entry: str, args: JsonObject, *, broker: Broker | None = None, cancel: threading.Event | None = None
+        self,
+        entry: str,
+        args: JsonObject,
+        *,
+        broker: Broker | None = None,
+        cancel: threading.Event | None = None,
+        seed: int | None = None,
     ) -> Ended:
-        """Call the function `entry`; after a limit was met the sandbox is gone and the next call starts it anew."""
+        """Call the function `entry`; after a limit was met the sandbox is gone and the next call starts it anew.
+
+        With a `seed` the program begins anew inside the sandbox, and draws from it: nothing of earlier calls is left.
+        """
         ...
 
     def close(self) -> None: ...

@@ -114,7 +114,13 @@ class OsSandbox:
         """Seconds that calls of this child took; the kernel ends it when it has computed for too many."""
 
     def call(
-        self, entry: str, args: JsonObject, *, broker: Broker | None = None, cancel: threading.Event | None = None
+        self,
+        entry: str,
+        args: JsonObject,
+        *,
+        broker: Broker | None = None,
+        cancel: threading.Event | None = None,
+        seed: int | None = None,
     ) -> Ended:
         """See `job.Sandbox.call`. Raises `SandboxUnavailable`, `BadInput` for arguments that are no JSON or too large,
         and `Cancelled` when `cancel` was set.
@@ -128,7 +134,8 @@ class OsSandbox:
             line, self._spent = self._lines.line(self._limits), 0.0
         try:
             talk = _Talk(line, time.monotonic() + self._limits.seconds, cancel)
-            ended = self._ended(talk, entry, args, broker, fresh)
+            told = {"call": entry, "args": dict(args), "seed": None if fresh else seed}
+            ended = self._ended(talk, told, broker, self._program.seed if seed is None else seed, fresh)
             if ended.limit is None:
                 self._line = line
         finally:
@@ -143,12 +150,12 @@ class OsSandbox:
             self._line.kill()
             self._line = None
 
-    def _ended(self, talk: _Talk, entry: str, args: JsonObject, broker: Broker | None, fresh: bool) -> Ended:
+    def _ended(self, talk: _Talk, told: JsonObject, broker: Broker | None, seed: int, fresh: bool) -> Ended:
         limits = self._limits
         try:
             if fresh:
-                self._load(talk)
-            talk.say({"call": entry, "args": dict(args)})
+                self._load(talk, seed)
+            talk.say(dict(told))
             return _ended(self._answered(talk, broker), limits.output_bytes)
         except LineSilent:
             if talk.cancelled:
@@ -163,9 +170,9 @@ class OsSandbox:
         except _TooMany:
             return Ended(ok=False, error=f"it asked more than {limits.requests} times", limit=Limit.CALLS)
 
-    def _load(self, talk: _Talk) -> None:
+    def _load(self, talk: _Talk, seed: int) -> None:
         program = self._program
-        told = {"load": program.source, "grants": sorted(program.grants), "seed": program.seed}
+        told = {"load": program.source, "grants": sorted(program.grants), "seed": seed}
         talk.say(told | {"output_bytes": self._limits.output_bytes})
         if talk.hear().get("loaded") is not True:
             raise LineClosed("it said something else than that it is loaded")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from agentd.plugins.proof import CheckingExecutor, Proof
 from agentd.plugins.registry import Plugin
 from agentd.plugins.spec import Permissions, Spec
 from agentd.plugins.standing import State
+from agentd.plugins.warm import MOST, WarmWorkers, Worker
 from agentd.policy.engine import PolicyEngine
 from agentd.sandbox.job import Limits
 from agentd.sandbox.os_executor import OsExecutor
@@ -52,6 +54,7 @@ class Shop:
     def __init__(self, house: House, executor: CheckingExecutor, policy: PolicyEngine, folder: Path) -> None:
         self.house, self.folder = house, folder
         self.available = True
+        self.limits = Limits(seconds=2.0)
         self._executor = executor
         self.toolbox = Toolbox({})
         self.loader = Loader(
@@ -61,7 +64,7 @@ class Shop:
             prove=Proof(self.executor),
             record=house.audit.record,
             clock=house.clock,
-            limits=lambda: Limits(seconds=2.0),
+            limits=lambda: self.limits,
         )
         outputs = Outputs(house.db, house.clock)
         self.gate = Gate(self.toolbox, policy, house.audit, house.events.emit, outputs, house.clock)
@@ -71,20 +74,27 @@ class Shop:
             raise SandboxUnavailable("nothing holds a plugin here")
         return self._executor
 
-    def call(self, tool: str, level: AccessLevel = AccessLevel.SAFE_WRITE, **args: Any) -> ToolResult:
-        scope = Scope(task="", workspace=str(self.folder), level=level, journal=DirectJournal(), model="m")
+    def call(self, tool: str, level: AccessLevel = AccessLevel.SAFE_WRITE, task: str = "", **args: Any) -> ToolResult:
+        scope = Scope(task=task, workspace=str(self.folder), level=level, journal=DirectJournal(), model="m")
         return self.gate.call(ToolCall(tool=tool, args=args), scope, "key")
+
+    def warm(self) -> list[bool]:
+        """Of each call so far, whether it met a sandbox that was there."""
+        return [record.data["warm"] for record in self.house.records("plugin.called")]
 
     def standing(self, name: str) -> Plugin:
         return self.house.registry.get(name)
 
 
 @pytest.fixture
-def shop(house: House, executor: CheckingExecutor, policy: PolicyEngine, tmp_path: Path) -> Shop:
+def shop(house: House, executor: CheckingExecutor, policy: PolicyEngine, tmp_path: Path) -> Iterator[Shop]:
     folder = tmp_path / "work"
     folder.mkdir()
     (folder / "people.csv").write_text("name,age\nAda,36\nAlan,41\n")
-    return Shop(house, executor, policy, folder)
+    made = Shop(house, executor, policy, folder)
+    yield made
+    for task in ("t", "u"):
+        made.loader.end(task)
 
 
 def failing(body: str, **more: Any) -> tuple[Spec, str]:
@@ -184,6 +194,89 @@ def test_without_a_sandbox_nothing_runs_and_nothing_counts(shop: Shop) -> None:
 def test_the_same_call_draws_the_same_random_numbers(shop: Shop) -> None:
     shop.house.install(adding("draw"), "import random\n\ndef draw(a, b=1):\n    return random.randint(0, 10**9)\n")
     assert shop.call("draw", a=1).text == shop.call("draw", a=1).text
+
+
+# warm sandboxes -------------------------------------------------------------------------------------------------------
+
+NOTING = "seen = []\n\n\ndef broken(a, b=1):\n    seen.append(a)\n    return len(seen)\n"
+
+
+def test_calls_of_one_task_share_a_process_and_nothing_else(shop: Shop) -> None:
+    shop.house.install(adding("broken"), NOTING)
+    assert [shop.call("broken", task=task, a=1).text for task in ("t", "t", "u", "t", "", "")] == ["1"] * 6
+    assert shop.warm() == [False, True, False, True, False, False]
+
+
+def test_a_task_that_has_ended_leaves_no_sandbox(shop: Shop) -> None:
+    shop.house.install()
+    for _ in range(2):
+        shop.call("add", task="t", a=1)
+        shop.loader.end("t")
+    assert shop.warm() == [False, False]
+
+
+def test_another_version_begins_in_a_sandbox_of_its_own(shop: Shop) -> None:
+    shop.house.install()
+    assert shop.call("add", task="t", a=1).text == "2"
+    shop.house.install(adding(), ADD.replace("+", "-"))
+    assert shop.call("add", task="t", a=1).text == "0"
+    assert shop.warm() == [False, False]
+
+
+@pytest.mark.parametrize("body", ["raise ValueError('no')", "return 'three'", "return open('x').read()", "1 / 0"])
+def test_a_sandbox_in_which_something_went_wrong_is_not_used_again(shop: Shop, body: str) -> None:
+    shop.house.install(adding("broken"), f"def broken(a, b=1):\n    if a:\n        {body}\n    return 3\n")
+    assert [shop.call("broken", task="t", a=a).ok for a in (0, 0, 1, 0)] == [True, True, False, True]
+    assert shop.warm() == [False, True, True, False]
+
+
+def test_a_refused_request_is_misbehaviour_though_the_plugin_hides_it(shop: Shop) -> None:
+    body = "try:\n        open('people.csv')\n    except OSError:\n        pass\n    return 3"
+    shop.house.install(*failing(body, permissions=Permissions(read=("others.csv",))))
+    assert [shop.call("broken", task="t", a=1).ok for _ in range(2)] == [True, True]
+    assert shop.warm() == [False, False]
+
+
+def test_other_limits_are_those_of_another_sandbox(shop: Shop) -> None:
+    shop.house.install()
+    shop.call("add", task="t", a=1)
+    shop.limits = Limits(seconds=1.0)
+    shop.call("add", task="t", a=1)
+    assert shop.warm() == [False, False]
+
+
+def test_a_sandbox_gives_way_before_its_process_has_computed_for_too_long() -> None:
+    worker = Worker(sandbox=Closing(), limits=Limits(seconds=1.0))
+    workers = WarmWorkers()
+    workers.keep("t", "digest", replace(worker, seconds=18.9))
+    assert workers.take("t", "digest", worker.limits) is not None
+    workers.keep("t", "digest", replace(worker, seconds=19.0))
+    assert workers.take("t", "digest", worker.limits) is None
+    assert worker.sandbox.closed == 1  # type: ignore[attr-defined]
+
+
+def test_few_sandboxes_wait_and_none_is_forgotten() -> None:
+    workers, limits = WarmWorkers(), Limits()
+    made = [Worker(sandbox=Closing(), limits=limits) for _ in range(MOST + 2)]
+    for number, worker in enumerate(made):
+        workers.keep("t", str(number), worker)
+    assert [each.sandbox.closed for each in made] == [1, 1] + [0] * MOST  # type: ignore[attr-defined]
+    workers.only(frozenset({"2"}))
+    workers.end("t")
+    assert [each.sandbox.closed for each in made] == [1] * (MOST + 2)  # type: ignore[attr-defined]
+
+
+class Closing:
+    """A sandbox that counts how often it was closed."""
+
+    def __init__(self) -> None:
+        self.closed = 0
+
+    def call(self, *args: Any, **options: Any) -> Any:
+        raise AssertionError
+
+    def close(self) -> None:
+        self.closed += 1
 
 
 # coming and going -----------------------------------------------------------------------------------------------------

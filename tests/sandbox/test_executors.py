@@ -67,6 +67,43 @@ def test_calls_share_their_memory_until_it_is_closed(executor: CheckingExecutor)
     sandbox.close()
 
 
+def test_with_a_seed_a_program_begins_anew(executor: CheckingExecutor) -> None:
+    source = """
+import random
+from decimal import Decimal, getcontext
+
+seen = []
+DRAWN = random.random()
+
+
+def note(x):
+    seen.append(x)
+    precision, getcontext().prec = getcontext().prec, 3
+    return seen, DRAWN, random.random(), precision
+"""
+    sandbox = opened(executor, source)
+    first, second, other = (sandbox.call("note", {"x": 1}, seed=seed).result for seed in (7, 7, 8))
+    assert first == second
+    assert (first[0], first[3], other[0], other[3]) == ([1], 28, [1], 28)
+    assert first[1:3] != other[1:3]
+    assert sandbox.call("note", {"x": 2}).result[0] == [1, 2]
+    sandbox.close()
+
+
+def test_what_a_failed_call_left_open_is_not_written_by_the_next(executor: CheckingExecutor) -> None:
+    source = "import files\n\n\ndef f(x):\n    files.open('a', 'w').write('half')\n    return 1 // x\n"
+    written: list[JsonObject] = []
+
+    def broker(name: str, args: JsonObject) -> Any:
+        written.append(args)
+
+    sandbox = opened(executor, source, "files")
+    assert not sandbox.call("f", {"x": 0}, broker=broker).ok
+    assert sandbox.call("f", {"x": 1}, broker=broker).ok
+    assert len(written) == 1
+    sandbox.close()
+
+
 def test_two_sandboxes_share_nothing(executor: CheckingExecutor) -> None:
     source = "seen = []\n\n\ndef note(x):\n    seen.append(x)\n    return seen\n"
     one, other = opened(executor, source), opened(executor, source)

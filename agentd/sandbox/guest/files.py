@@ -65,6 +65,10 @@ class _File:
     def writable(self) -> bool:
         return self.mode[0] != "r" or "+" in self.mode
 
+    def discard(self) -> None:
+        """Close it and write nothing."""
+        super().close()  # type: ignore[misc]
+
     def _must(self, allowed: bool, word: str) -> None:
         if not allowed:
             raise io.UnsupportedOperation(f"not {word}: {self.name!r} is open with mode {self.mode!r}")

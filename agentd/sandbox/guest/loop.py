@@ -38,7 +38,7 @@ class Conversation:
             return {"loaded": True}
         if self._session is None:
             return {"ok": False, "error": "nothing is loaded"}
-        return self._session.call(frame["call"], frame["args"])
+        return self._session.call(frame["call"], frame["args"], frame.get("seed"))
 
     def _ask(self, name: str, args: dict[str, Any]) -> Any:
         answer = self._exchange({"nonce": self._nonce, "ask": name, "args": args})

@@ -6,10 +6,15 @@ import io
 import random
 from collections.abc import Callable, Collection
 from contextvars import ContextVar
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 Ask: TypeAlias = Callable[[str, dict[str, Any]], Any]
 """Asks the host for a capability, such as `files.read_text` with `{"path": ...}`; raises what the host refuses with."""
+
+
+class File(Protocol):
+    def close(self) -> None: ...
+    def discard(self) -> None: ...
 
 
 class Outside:
@@ -20,7 +25,7 @@ class Outside:
         self.grants = frozenset(grants)
         self.random = random.Random(seed)
         self.loading = True
-        self._files: list[io.IOBase] = []
+        self._files: list[File] = []
         self._printed = io.StringIO()
         self._room = print_characters
 
@@ -44,7 +49,7 @@ class Outside:
         self._printed = io.StringIO()
         return text
 
-    def keep(self, file: io.IOBase) -> None:
+    def keep(self, file: File) -> None:
         self._files.append(file)
 
     def close_files(self) -> None:
@@ -52,6 +57,12 @@ class Outside:
         files, self._files = self._files, []
         for file in files:
             file.close()
+
+    def forget_files(self) -> None:
+        """Write nothing of what a call that failed has left open, neither now nor when it is forgotten."""
+        files, self._files = self._files, []
+        for file in files:
+            file.discard()
 
 
 CURRENT: ContextVar[Outside] = ContextVar("outside")

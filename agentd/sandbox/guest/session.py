@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import decimal
 import json
 import types
 import warnings
@@ -35,19 +36,35 @@ class Session:
     ) -> None:
         self._output_bytes = output_bytes
         self._outside = Outside(ask, grants, seed, output_bytes // 16)
-        self._globals: dict[str, Any] = {"__name__": NAME, "__builtins__": dict(BUILT_IN), **GUARDS}
-        loaded = self._within(lambda: exec(code_of(source), self._globals))
-        self._failure = None if loaded["ok"] else loaded
-        self._outside.loading = False
+        self._source = source
+        self._code: types.CodeType | None = None
+        self._load()
 
-    def call(self, entry: str, args: dict[str, Any]) -> dict[str, Any]:
+    def call(self, entry: str, args: dict[str, Any], seed: int | None = None) -> dict[str, Any]:
         """`{"ok": True, "result": JSON, "printed"}` or `{"ok": False, "error", "limit", "printed"}`; raises nothing.
 
+        With a `seed` the module begins anew before, and draws from it: what earlier calls left in it is gone.
         `limit` is `output` or `memory` where one of these was met, `refused` for what is not given here, else None.
         """
+        if seed is not None:
+            self._outside.random.seed(seed)
+            self._load()
         if self._failure is not None:
             return dict(self._failure)
         return self._within(lambda: self._entry(entry)(**args))
+
+    def _load(self) -> None:
+        self._globals: dict[str, Any] = {"__name__": NAME, "__builtins__": dict(BUILT_IN), **GUARDS}
+        self._outside.loading = True
+        decimal.setcontext(decimal.Context())
+        loaded = self._within(self._run_module)
+        self._outside.loading = False
+        self._failure = None if loaded["ok"] else loaded
+
+    def _run_module(self) -> None:
+        if self._code is None:
+            self._code = code_of(self._source)
+        exec(self._code, self._globals)
 
     def _entry(self, entry: str) -> Callable[..., Any]:
         function = None if entry.startswith("_") else self._globals.get(entry)
@@ -78,6 +95,7 @@ class Session:
 
     def _failed(self, error: BaseException) -> dict[str, Any]:
         limit = next((name for kind, name in _LIMITS.items() if isinstance(error, kind)), None)
+        self._outside.forget_files()
         return {"ok": False, "error": told(error), "limit": limit, "printed": self._outside.take_printed()}
 
 
