@@ -60,7 +60,9 @@ def _preload(settings: dict[str, Any]) -> dict[bytes, Callable[[int], None]]:
     found = {}
     for letter, handler in settings["handlers"].items():
         module, _, function = handler.partition(":")
-        found[letter.encode()] = getattr(importlib.import_module(module), function)
+        served = importlib.import_module(module)
+        getattr(served, "prepare", lambda: None)()
+        found[letter.encode()] = getattr(served, function)
     return found
 
 

@@ -173,7 +173,7 @@ class OsSandbox:
     def _load(self, talk: _Talk, seed: int) -> None:
         program = self._program
         told = {"load": program.source, "grants": sorted(program.grants), "seed": seed}
-        talk.say(told | {"output_bytes": self._limits.output_bytes})
+        talk.say(told | {"output_bytes": self._limits.output_bytes, "seconds": self._limits.seconds})
         if talk.hear().get("loaded") is not True:
             raise LineClosed("it said something else than that it is loaded")
 
@@ -243,5 +243,5 @@ def _ended(frame: dict[str, Any], most: int) -> Ended:
     if frame.get("ok") is True:
         return Ended(ok=True, result=frame.get("result"), printed=shown)
     limit = frame.get("limit")
-    known = Limit(limit) if limit in (Limit.MEMORY, Limit.OUTPUT, Limit.REFUSED) else None
+    known = Limit(limit) if limit in (Limit.MEMORY, Limit.OUTPUT, Limit.REFUSED, Limit.TIME) else None
     return Ended(ok=False, error=str(frame.get("error"))[:2000], limit=known, printed=shown)

@@ -36,7 +36,7 @@ def area(radius: float) -> float:
 def _practise() -> None:
     """What has been done once is done faster, and it is nobody who waits for this."""
     practice = loop.Conversation(_exchange)
-    practice.answer({"nonce": "", "load": PRACTICE, "grants": [], "seed": 0, "output_bytes": 10_000})
+    practice.answer({"nonce": "", "load": PRACTICE, "grants": [], "seed": 0, "output_bytes": 10_000, "seconds": 1.0})
     practice.answer({"nonce": "", "call": "area", "args": {"radius": 1}})
 
 

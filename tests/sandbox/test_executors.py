@@ -155,6 +155,47 @@ def test_a_broker_that_takes_long_takes_the_time_of_the_call(executor: CheckingE
     sandbox.close()
 
 
+CATASTROPHES = [
+    (r"(a|a)*$", "a" * 40 + "b"),
+    (r"(a|b|ab)*c", "ab" * 25),
+    (r"(.*a){20}$", "a" * 40 + "b"),
+    (r"(.*)(.*)(.*)(.*)(.*)(.*)x", "a" * 300),
+    (r"^(\w+\s?)*$", "word " * 10 + "!"),
+    (r"(([a-z])+.)+[A-Z]([a-z])+$", "a" * 60),
+    (r"(a?){30}a{30}", "a" * 30),
+    (r"(x+x+)+y", "x" * 40),
+]
+WAYS = ["re.search(p, t)", "re.compile(p).search(t)", "[m for m in re.finditer(p, t)]", "re.sub(p, '', t)"]
+
+
+@pytest.mark.parametrize(("pattern", "text"), CATASTROPHES)
+def test_a_pattern_that_tries_too_many_ways_is_ended_alone(os_executor: OsExecutor, pattern: str, text: str) -> None:
+    way = WAYS[len(pattern) % len(WAYS)]
+    sandbox = opened(os_executor, f"import re\n\n\ndef f(p, t):\n    found = {way}\n    return bool(found)\n")
+    ended = sandbox.call("f", {"p": pattern, "t": text})
+    assert (ended.ok, ended.limit, "takes more than 0.5 s" in ended.error) == (False, Limit.TIME, True), ended
+    assert sandbox.call("f", {"p": "a", "t": text}).ok
+    sandbox.close()
+
+
+@pytest.mark.parametrize("way", [*WAYS, "re.compile(p).scanner(t).search()", "list(map(re.compile(p).match, [t]))"])
+def test_every_way_to_match_has_a_clock(executor: CheckingExecutor, way: str) -> None:
+    sandbox = opened(executor, f"import re\n\n\ndef f(p, t):\n    return bool({way})\n", limits=Limits(seconds=1.0))
+    assert sandbox.call("f", {"p": "(a|a)*$", "t": "a" * 40 + "b"}).limit is Limit.TIME
+    sandbox.close()
+
+
+def test_a_match_within_a_match_takes_nobodys_time(os_executor: OsExecutor) -> None:
+    source = (
+        "import re\n\n\ndef f(p, t):\n"
+        "    return re.sub('x', lambda found: str(len(re.findall('b', t))), 'x.x') + str(bool(re.search(p, t)))\n"
+    )
+    sandbox = opened(os_executor, source)
+    assert sandbox.call("f", {"p": "a", "t": "abba"}).result == "2.2True"
+    assert "takes more than" in sandbox.call("f", {"p": "(a|a)*$", "t": "a" * 40 + "b"}).error
+    sandbox.close()
+
+
 def test_memory_ends_a_call(executor: CheckingExecutor) -> None:
     sandbox = opened(executor, "def f(n):\n    return len([0] * n)\n")
     ended = sandbox.call("f", {"n": 10**8})

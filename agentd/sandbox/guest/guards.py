@@ -10,6 +10,7 @@ import abc
 import collections
 import functools
 import itertools
+import re
 import string
 import types
 import typing
@@ -17,6 +18,7 @@ from _string import formatter_field_name_split  # type: ignore[import-not-found]
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from .patience import MATCHING, SCANNER, limited
 from .policy import readable
 
 NAME: Final = "plugin"
@@ -88,7 +90,7 @@ def expose(value: Any) -> Any:
         return value if is_own(value) else Function(value)
     if kind is types.MethodType:
         return value if is_own(value.__func__) else _method(value)
-    if kind is types.BuiltinFunctionType:
+    if issubclass(kind, types.BuiltinFunctionType):  # a method of a pattern is of a kind of its own
         return _built_in(value)
     if kind is types.GeneratorType:
         return value if value.gi_code.co_filename == FILE else itertools.chain(value)
@@ -114,6 +116,10 @@ def _method(value: types.MethodType) -> Function:
 
 def _built_in(value: Any) -> Any:
     owner = value.__self__
+    if isinstance(owner, re.Pattern) and value.__name__ in MATCHING:
+        return Function(limited(owner, value))
+    if isinstance(owner, SCANNER):
+        return Function(limited(owner.pattern, value))
     if owner is None or isinstance(owner, types.ModuleType):
         return Function(value)
     if isinstance(owner, str) and value.__name__ in ("format", "format_map"):

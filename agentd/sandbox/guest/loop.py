@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from . import gate
+from . import gate, patience
 from .session import Session
 
 MAX_FRAME = 4 * 1024 * 1024
@@ -34,7 +34,8 @@ class Conversation:
             return {"violations": found, "entries": report.entries}
         if "load" in frame:
             room = frame["output_bytes"]
-            self._session = Session(frame["load"], frame["grants"], self._ask, seed=frame["seed"], output_bytes=room)
+            more = {"seed": frame["seed"], "output_bytes": room, "seconds": frame["seconds"]}
+            self._session = Session(frame["load"], frame["grants"], self._ask, **more)
             return {"loaded": True}
         if self._session is None:
             return {"ok": False, "error": "nothing is loaded"}
@@ -46,6 +47,10 @@ class Conversation:
             kind = getattr(builtins, str(answer["raise"]), OSError)
             raise kind(answer.get("message", ""))
         return answer.get("value")
+
+
+prepare = patience.prepare
+"""Is called before there is a wall around the process."""
 
 
 def serve(line: int) -> None:

@@ -20,8 +20,12 @@ class File(Protocol):
 class Outside:
     """Of one session. `loading`: while a module is loaded it asks for nothing and prints nothing."""
 
-    def __init__(self, ask: Ask, grants: Collection[str], seed: int, print_characters: int) -> None:
+    def __init__(
+        self, ask: Ask, grants: Collection[str], seed: int, print_characters: int, patience: float = 0.5
+    ) -> None:
         self._ask = ask
+        self.patience = patience
+        """Seconds that one match of a pattern may compute."""
         self.grants = frozenset(grants)
         self.random = random.Random(seed)
         self.loading = True

@@ -38,6 +38,7 @@ from .guards import (
     set_attribute,
 )
 from .outside import CURRENT, request
+from .patience import limited
 from .policy import UNGUARDED
 
 MAX_PATTERN = 2_000
@@ -67,7 +68,7 @@ _LOGGED = "debug info warning error exception critical"
 _ELEMENTS = "Element SubElement Comment QName ParseError tostring"
 
 
-# re: a pattern that repeats a repetition takes exponential time; what slips through meets the clock of the executor.
+# re: a pattern that repeats a repetition takes exponential time; what slips through meets a clock (`patience`).
 
 
 def _pattern(pattern: Any, flags: int = 0) -> re.Pattern[Any]:
@@ -118,7 +119,8 @@ def _search(method: str) -> Callable[..., Any]:
         position = 3 if method in ("sub", "subn") else 2 if method == "split" else 1
         if len(args) > position:
             args, flags = args[:position], args[position]
-        return getattr(_pattern(pattern, flags), method)(*args, **options)
+        compiled = _pattern(pattern, flags)
+        return limited(compiled, getattr(compiled, method))(*args, **options)
 
     search.__name__ = method
     return search

@@ -14,9 +14,12 @@ from .builtin_names import BUILT_IN, GUARDS
 from .guards import FILE, NAME, Unavailable
 from .language import compiled
 from .outside import CURRENT, Ask, Outside
+from .patience import TooSlow
 from .plain import TooLarge, to_json
 
 MAX_MESSAGE = 2_000
+PATIENCE = 0.5
+"""Seconds of a match, or a fifth of what a call may take."""
 FRAME = 200
 """Bytes that an answer has beside its result and what was printed."""
 
@@ -32,10 +35,16 @@ class Session:
     """
 
     def __init__(
-        self, source: str, grants: Sequence[str], ask: Ask, seed: int = 0, output_bytes: int = 1_000_000
+        self,
+        source: str,
+        grants: Sequence[str],
+        ask: Ask,
+        seed: int = 0,
+        output_bytes: int = 1_000_000,
+        seconds: float = 5.0,
     ) -> None:
         self._output_bytes = output_bytes
-        self._outside = Outside(ask, grants, seed, output_bytes // 16)
+        self._outside = Outside(ask, grants, seed, output_bytes // 16, min(PATIENCE, seconds / 5))
         self._source = source
         self._code: types.CodeType | None = None
         self._load()
@@ -101,6 +110,7 @@ class Session:
 
 _LIMITS: dict[type[BaseException], str] = {
     TooLarge: "output",
+    TooSlow: "time",
     MemoryError: "memory",
     Unavailable: "refused",
     Refused: "refused",
