@@ -56,6 +56,7 @@ from agentd.tools.outputs import read_output_tool
 from agentd.tools.own_places import OwnPlaces
 from agentd.tools.toolbox import Toolbox
 from agentd.types import AccessLevel, Budget, Clock, Emit, Journal, Report, Task
+from agentd.workspace.snapshots import Ledger
 
 log = telemetry.get_logger(__name__)
 
@@ -74,6 +75,7 @@ class App:
     bus: Bus
     events: EventLog
     outputs: Outputs
+    ledger: Ledger
     keys: ApiKeys
     vault: Vault
     remotes: Remotes
@@ -142,6 +144,7 @@ def build(
     db = Database(settings.db_path, clock=clock, ballast_mb=settings.store.ballast_mb)
     audit, bus, outputs = Audit(db, clock), Bus(), Outputs(db, clock)
     events = EventLog(db, bus, clock)
+    ledger = Ledger(db, clock, record=audit.record)
     read_output = read_output_tool(outputs)
     tools = Toolbox(builtin() | {read_output.name: read_output})
     gate = Gate(
@@ -153,6 +156,7 @@ def build(
         clock,
         own=OwnPlaces.of(settings),
         walls=walls_of(settings, settings.sandbox),
+        ledger=ledger,
     )
     vault = Vault(db, clock, settings.vault_key_path)
     remotes = Remotes(secret=vault.get, policy=policy, record=audit.record)
@@ -231,6 +235,7 @@ def build(
         bus=bus,
         events=events,
         outputs=outputs,
+        ledger=ledger,
         keys=ApiKeys(db, clock),
         vault=vault,
         remotes=remotes,

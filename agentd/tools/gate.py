@@ -46,6 +46,7 @@ from agentd.types import (
     ToolResult,
 )
 from agentd.workspace.paths import Workspace
+from agentd.workspace.snapshots import Ledger
 
 MAX_TEXT = 8_000
 """Characters of a result that a model sees."""
@@ -105,8 +106,10 @@ class Gate:
         *,
         own: OwnPlaces | None = None,
         walls: Walls | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
-        """`own`: the places of the home that stay closed to tools; `walls`: what programs of a project run behind."""
+        """`own`: the places of the home that stay closed to tools; `walls`: what programs of a project run behind;
+        `ledger`: where what they change is kept as it was before."""
         self.tools = tools
         self.policy = policy
         self.audit = audit
@@ -115,6 +118,7 @@ class Gate:
         self.clock = clock
         self.own = own or OwnPlaces()
         self.walls = walls or Walls()
+        self.ledger = ledger
 
     def call(self, call: ToolCall, scope: Scope, key: str) -> ToolResult:
         """Run a tool once under `key`; a result that the journal has already comes back without a run or a decision."""
@@ -233,6 +237,8 @@ class _Run:
             "seconds": self.notes.get("seconds", 0.0),
         }
         digest = {"sha256": _sha256(text), "characters": len(text)}
+        if self.gate.ledger is not None:
+            self.gate.ledger.finish(self.owner, self.key)
         self.gate.audit.record("tool.finished", self.scope.task, told | digest | self.notes)
         shown = {} if stored["ok"] else {"problem": text.split("\n", 1)[0][:MAX_SHOWN]}
         self.gate.emit(EventKind.TOOL_FINISHED, self.scope.task, told | shown)
@@ -310,7 +316,7 @@ class _Run:
     def context(self) -> ToolContext:
         if self._context is None:
             self._context = ToolContext(
-                workspace=Workspace(Path(self.scope.workspace)),
+                workspace=self._workspace(),
                 key=self.key,
                 task=self.scope.task,
                 cancel=self.scope.cancel,
@@ -322,6 +328,17 @@ class _Run:
                 notes=self.notes,
             )
         return self._context
+
+    @property
+    def owner(self) -> str:
+        """Whose changes they are in the ledger: the task's, or those of a call that belongs to none."""
+        return self.scope.task or self.key
+
+    def _workspace(self) -> Workspace:
+        plain = Workspace(Path(self.scope.workspace))
+        if self.gate.ledger is None:
+            return plain
+        return Workspace(plain.root, self.gate.ledger.keeper(self.owner, self.key, plain.root))
 
     def _run(self) -> ToolResult | str:
         if self.failure is not None:

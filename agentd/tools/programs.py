@@ -18,6 +18,7 @@ from agentd.sandbox.confine import Room
 from agentd.sandbox.launch import Completed
 from agentd.tools.start_files import Watch
 from agentd.tools.tool import ToolContext
+from agentd.workspace.paths import Workspace
 
 PYTHONS = ("python", "python3")
 PYTHON_TOOLS = ("ruff", "black", "mypy")
@@ -47,7 +48,7 @@ def execute(
     that it may write to. Raises `ToolFailed` when it touched files that make programs run, which are put back.
     """
     ctx.notes["confined"] = ctx.walls.level
-    watch = Watch(ctx.workspace)
+    watch = Watch(Workspace(ctx.workspace.root))  # what it puts back is no change of the agent
     touched: list[str] = []
     with project_env(ctx) as env:
         room = Room(

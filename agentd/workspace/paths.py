@@ -8,17 +8,18 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from io import BufferedReader, FileIO
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 from agentd.errors import BadInput, Denied, ToolFailed
 from agentd.workspace import ignore
 from agentd.workspace.names import parts_of
+from agentd.workspace.standing import ABSENT, Standing
 
 CHUNK = 1 << 20
 GUARDED = (".git", ".agentd")
@@ -40,6 +41,8 @@ class Entry:
     name: str
     """Relative to `folder`; the whole path where the platform has no folder descriptors."""
     folder: int | None
+    place: str = ""
+    """Below the root of the workspace, after links."""
 
     def stat(self) -> os.stat_result | None:
         """Of the entry itself, links not followed; None when there is none."""
@@ -59,7 +62,24 @@ class Entry:
     def beside(self, name: str) -> Entry:
         """Another name in the same folder."""
         whole = name if self.folder is not None else str(Path(self.name).with_name(name))
-        return Entry(path=self.path, name=whole, folder=self.folder)
+        place = str(PurePosixPath(self.place).with_name(name)) if self.place else ""
+        return Entry(path=self.path, name=whole, folder=self.folder, place=place)
+
+    def inside(self, name: str, folder: int | None) -> Entry:
+        """A name in the folder that this is, opened as `folder`."""
+        whole = name if folder is not None else f"{self.name}/{name}"
+        return Entry(path=f"{self.path}/{name}", name=whole, folder=folder, place=f"{self.place}/{name}")
+
+    def held(self) -> Iterator[tuple[str, Entry]]:
+        """This and all in it, a folder before what it holds, by the path below this one; each while it is its turn."""
+        yield "", self
+        found = self.stat()
+        if found is None or not stat.S_ISDIR(found.st_mode):
+            return
+        with _inside(self) as folder:
+            for name in sorted(os.listdir(self.name if folder is None else folder)):
+                for below, entry in self.inside(name, folder).held():
+                    yield f"{name}/{below}".rstrip("/"), entry
 
     def remove(self) -> None:
         """Remove a file, a link, or a folder with all that is in it; nothing when it is not there."""
@@ -79,13 +99,22 @@ class Entry:
                     os.fsync(folder)
 
 
+Keep: TypeAlias = Callable[[Mapping[Entry, Entry | Standing]], AbstractContextManager[None]]
+"""Is told of each change before it is made: at which entry, and what will stand there. Raises what stops the change;
+inside the block the change takes place."""
+
+
+MADE = Standing(kind="folder", mode=0o755)
+
+
 class Workspace:
     """The files below `root`. Paths are texts relative to it with `/`; absolute ones inside it are taken too.
 
     `Denied` for a path that may lead out, `ToolFailed` for what the file system does not allow.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, keep: Keep = lambda changes: nullcontext()) -> None:
+        self._keep = keep
         try:
             self.root = root.resolve(strict=True)
         except (OSError, RuntimeError, ValueError) as error:
@@ -183,11 +212,12 @@ class Workspace:
             if found is not None:
                 _must_be_file(path, found)
                 _must_be_writable(path, found)
-            with _temporary(entry, key) as temporary:
+            with temporary_of(entry, key) as temporary:
                 with os.fdopen(temporary.create(), "wb") as stream:
                     stream.write(data)
-                    _settle(stream, found)
-                temporary.rename(entry)
+                    settle(stream, found)
+                with self._keep({entry: temporary}):
+                    temporary.rename(entry)
 
     def copy(self, source: str, target: str, key: str = "", spare: Callable[[str], bool] | None = None) -> int:
         """Copy a file, or a folder with all in it, to a path where nothing stands; returns the bytes copied.
@@ -200,12 +230,13 @@ class Workspace:
             self._refuse_spared(source, spare)
         with self._entry(target, make=True) as entry, _told(target):
             _must_be_free(target, entry)
-            with _temporary(entry, key) as temporary:
+            with temporary_of(entry, key) as temporary:
                 if stat.S_ISDIR(found.st_mode):
                     copied = self._copy_folder(self.relative(self.resolve(source)), temporary)
                 else:
                     copied = self._copy_file(source, temporary)
-                temporary.rename(entry)
+                with self._keep({entry: temporary}):
+                    temporary.rename(entry)
         return copied
 
     def move(self, source: str, target: str) -> None:
@@ -214,7 +245,8 @@ class Workspace:
         self._must_exist(source)
         with self._entry(source, follow=False) as old, self._entry(target, make=True) as new, _told(source):
             _must_be_free(target, new)
-            old.rename(new)
+            with self._keep({old: ABSENT, new: old}):
+                old.rename(new)
 
     def delete(self, path: str, key: str = "", spare: Callable[[str], bool] | None = None) -> None:
         """Remove a file, a link (not what it names) or a folder with all in it.
@@ -227,7 +259,7 @@ class Workspace:
             self._refuse_precious(path, spare or _nothing)
         with self._entry(path, follow=False) as entry, _told(path):
             _must_be_writable(path, found)
-            with _temporary(entry, key) as temporary:
+            with temporary_of(entry, key) as temporary, self._keep({entry: ABSENT}):
                 entry.rename(temporary)
                 try:
                     temporary.remove()
@@ -247,8 +279,20 @@ class Workspace:
         """Take away what a call with this key, broken off by a crash, left beside `path`."""
         if self.stat(str(PurePosixPath(path).parent)) is None:
             return
-        with self._entry(path, follow=False) as entry, _told(path), _temporary(entry, key):
+        with self._entry(path, follow=False) as entry, _told(path), temporary_of(entry, key):
             pass
+
+    @contextmanager
+    def at(self, place: str, *, make: bool = False) -> Iterator[Entry]:
+        """The entry at a path that was found in the workspace before, whatever its names are like; no link is followed.
+
+        `ToolFailed` or `Denied` where there is no folder on the way to it; `make` missing ones.
+        """
+        names = place.split("/")
+        if not place or "\0" in place or {"", ".", ".."} & set(names):
+            raise Denied(f"path {place!r} names nothing in the workspace")
+        with self._opened(self.root.joinpath(*names), place, make=make) as entry:
+            yield entry
 
     def missing(self, path: str) -> ToolFailed:
         """The error for a path that does not exist: names what comes near."""
@@ -291,18 +335,37 @@ class Workspace:
             real = self._follow(parts[:-1], path).joinpath(*parts[-1:])
         if real == self.root:
             raise ToolFailed(f"{path!r} is the workspace itself", hint="name something in it")
-        if not _HAS_DIR_FD:
-            if make:
+        with self._opened(real, path, make=make) as entry:
+            yield entry
+
+    @contextmanager
+    def _opened(self, real: Path, path: str, *, make: bool) -> Iterator[Entry]:
+        place = self.relative(real)
+        missing = self._missing_folders(real, path) if make else {}
+        with self._keep(missing) if missing else nullcontext():
+            if not _HAS_DIR_FD:
+                if make:
+                    with _told(path):
+                        real.parent.mkdir(parents=True, exist_ok=True)
+                folder = None
+            else:
                 with _told(path):
-                    real.parent.mkdir(parents=True, exist_ok=True)
-            yield Entry(path=path, name=str(real), folder=None)
-            return
-        with _told(path):
-            folder = self._open_folder(real.parent, path, make)
+                    folder = self._open_folder(real.parent, path, make)
         try:
-            yield Entry(path=path, name=real.name, folder=folder)
+            yield Entry(path=path, name=str(real) if folder is None else real.name, folder=folder, place=place)
         finally:
-            os.close(folder)
+            if folder is not None:
+                os.close(folder)
+
+    def _missing_folders(self, real: Path, path: str) -> dict[Entry, Entry | Standing]:
+        """The folders on the way to `real` that have to be made."""
+        missing = [
+            folder for folder in real.parents if folder.is_relative_to(self.root) and not os.path.lexists(folder)
+        ]
+        return {
+            Entry(path=path, name=str(folder), folder=None, place=self.relative(folder)): MADE
+            for folder in reversed(missing)
+        }
 
     @contextmanager
     def _folder(self, path: str) -> Iterator[int | str]:
@@ -361,7 +424,7 @@ class Workspace:
     def _copy_file(self, source: str, target: Entry) -> int:
         with self.open(source) as reading, os.fdopen(target.create(), "wb") as writing:
             shutil.copyfileobj(reading, writing, CHUNK)
-            _settle(writing, os.fstat(reading.fileno()))
+            settle(writing, os.fstat(reading.fileno()))
             return writing.tell()
 
     def _copy_folder(self, source: str, target: Entry) -> int:
@@ -448,7 +511,7 @@ def _inside(entry: Entry) -> Iterator[int | None]:
 
 
 @contextmanager
-def _temporary(entry: Entry, key: str) -> Iterator[Entry]:
+def temporary_of(entry: Entry, key: str) -> Iterator[Entry]:
     """A free name beside `entry` that follows from `key`; nothing is left under it on a failure."""
     tag = hashlib.sha256(f"{key}\0{entry.name}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
     temporary = entry.beside(f".agentd-{tag}.tmp")
@@ -461,7 +524,7 @@ def _temporary(entry: Entry, key: str) -> Iterator[Entry]:
         raise
 
 
-def _settle(stream: BinaryIO, like: os.stat_result | None) -> None:
+def settle(stream: BinaryIO, like: os.stat_result | None) -> None:
     """Give a written file the mode and owner of `like`, and see it on the disk."""
     stream.flush()
     if like is not None and hasattr(os, "fchown"):

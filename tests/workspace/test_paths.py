@@ -434,7 +434,7 @@ def test_a_crash_at_any_moment_leaves_old_or_new_and_a_rerun_cleans_up(ws: Works
         "from agentd.workspace import paths\n"
         "moment = sys.argv[2]\n"
         "def die(*a, **k): os._exit(9)\n"
-        "if moment == 'write': paths._settle = die\n"
+        "if moment == 'write': paths.settle = die\n"
         "elif moment == 'fsync': os.fsync = die\n"
         "else: os.replace = die\n"
         "paths.Workspace(Path(sys.argv[1])).write_atomic('notes.txt', b'new text', key='call-7')\n"

@@ -1,0 +1,277 @@
+"""The snapshot ledger: what stood before each change of the agent, and what after it, so that none is final."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, TypeAlias
+
+from agentd.errors import ToolFailed
+from agentd.store.db import Database
+from agentd.types import Clock, FileChange, JsonObject
+from agentd.workspace.blobs import Blobs, digest_of
+from agentd.workspace.changes import file_change
+from agentd.workspace.paths import Entry, Keep, Workspace
+from agentd.workspace.restore import Restored, Restorer, Segment
+from agentd.workspace.standing import ABSENT, Standing, mark, standing
+
+KEPT_AFTER = 4 * 1024 * 1024
+"""Bytes of a file after a change that are kept for comparisons; of a larger one only its digest is."""
+_TRIES = 3
+
+OriginOfChange: TypeAlias = Literal["tool", "command", "test", "restore"]
+Record: TypeAlias = Callable[[str, str, JsonObject], Any]
+
+_STANDING = ("kind", "mode", "size", "digest")
+_COLUMNS = ", ".join(
+    ["task", "key", "origin", "undo", "done", "at", "workspace", "path"]
+    + [f"{when}_{name}" for when in ("before", "after") for name in _STANDING]
+)
+_ADD = f"INSERT INTO changes ({_COLUMNS}) VALUES ({', '.join('?' * 16)})"
+_OPEN = "SELECT * FROM changes WHERE task = ? AND path = ? AND done = 0 ORDER BY id DESC LIMIT 1"
+_DONE = "UPDATE changes SET done = 1 WHERE id = ?"
+_TOOK_PLACE = """
+    UPDATE changes SET done = 1, after_kind = ?, after_mode = ?, after_size = ?, after_digest = ? WHERE id = ?"""
+_FORGET = "DELETE FROM changes WHERE id = ?"
+_FINISH = "UPDATE changes SET done = 1 WHERE task = ? AND key = ? AND done = 0"
+_OF_TASK = "SELECT * FROM changes WHERE task = ? AND id > ? ORDER BY id"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Author:
+    """Whose call changes something."""
+
+    task: str
+    key: str
+    workspace: str
+    origin: OriginOfChange = "tool"
+    undo: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Change:
+    """One path of a change that is about to be made."""
+
+    place: str
+    before: Standing
+    after: Standing
+
+
+class Ledger:
+    """Changes by task, in one database. `record` is told, for the audit log, what was taken back or forgotten."""
+
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        *,
+        record: Record = lambda kind, task, data: None,
+    ) -> None:
+        self._db = db
+        self._clock = clock
+        self._record = record
+        self.blobs = Blobs(db)
+
+    # recording --------------------------------------------------------------------------------------------------------
+
+    def keeper(self, task: str, key: str, root: Path, origin: OriginOfChange = "tool") -> Keep:
+        """What a `Workspace` calls around each change that this call of the task makes."""
+        return self._keeper(Author(task=task, key=key, workspace=str(root), origin=origin))
+
+    def finish(self, task: str, key: str) -> None:
+        """What the call under `key` has begun took place; a part of the caller's transaction."""
+        self._db.execute(_FINISH, (task, key))
+
+    def _keeper(self, author: Author) -> Keep:
+        return lambda changes: self._changing(author, changes)
+
+    @contextmanager
+    def _changing(self, author: Author, changes: Mapping[Entry, Entry | Standing]) -> Iterator[None]:
+        rows = self._keep(author, changes)
+        try:
+            yield
+        except Exception:
+            self._settle(author, rows)
+            raise
+
+    def _keep(self, author: Author, changes: Mapping[Entry, Entry | Standing]) -> dict[int, _Change]:
+        """Write down what stands there and what will."""
+        for _ in range(_TRIES):
+            seen = {entry: _marks(entry) for entry in changes}
+            with self.blobs.keeping():
+                rows = self._write(
+                    author, [each for entry, after in changes.items() for each in self._found(entry, after)]
+                )
+            if all(_marks(entry) == seen[entry] for entry in changes):
+                return rows
+            self._forget(rows)
+        names = ", ".join(entry.path for entry in changes)
+        raise ToolFailed(f"{names} is being written by someone else", hint="try again when it is at rest")
+
+    def _found(self, entry: Entry, after: Entry | Standing) -> Iterator[_Change]:
+        """Each path from `entry` on that changes: all that is there now, and all that will be."""
+        if isinstance(after, Standing):
+            coming = {"": after}
+        else:
+            coming = {below: standing(each, self._keep_small) for below, each in after.held()}
+        for below, each in entry.held():
+            now, then = standing(each, self._keep_whole), coming.pop(below, ABSENT)
+            if now != then:
+                yield _Change(place=_below(entry, below), before=now, after=then)
+        for below, then in coming.items():
+            yield _Change(place=_below(entry, below), before=ABSENT, after=then)
+
+    def _keep_whole(self, stream: BinaryIO, size: int) -> bytes:
+        return self.blobs.put(stream, self._make_room)
+
+    def _keep_small(self, stream: BinaryIO, size: int) -> bytes:
+        return self._keep_whole(stream, size) if size <= KEPT_AFTER else digest_of(stream)
+
+    def _make_room(self, size: int) -> None:
+        """Raises `ToolFailed` when so many bytes more may not be kept."""
+
+    def _write(self, author: Author, found: Iterable[_Change]) -> dict[int, _Change]:
+        """Their rows."""
+        changes = list(found)  # contents are kept before, outside the transaction
+        rows: dict[int, _Change] = {}
+        with self._db.transaction() as connection:
+            for change in changes:
+                self._heal(author.task, change)
+                self._db.execute(_ADD, self._row(author, change))
+                rows[connection.last_insert_rowid()] = change
+        return rows
+
+    def _row(self, author: Author, change: _Change) -> tuple[Any, ...]:
+        who = (author.task, author.key, author.origin, author.undo, 0, self._clock.now(), author.workspace)
+        return (*who, os.fsencode(change.place), *_values(change.before), *_values(change.after))
+
+    def _heal(self, task: str, change: _Change) -> None:
+        """An earlier change of the path was cut off by a crash: what stands there now tells whether it took place."""
+        row = self._db.row(_OPEN, (task, os.fsencode(change.place)))
+        if row is not None:
+            before, after = _before(row), _after(row)
+            undone = before.same(change.before) and not after.same(change.before)
+            self._db.execute(_FORGET if undone else _DONE, (row["id"],))
+
+    def _settle(self, author: Author, rows: Mapping[int, _Change]) -> None:
+        """A change failed, perhaps in its middle: keep of it what did take place."""
+        with self._db.transaction():
+            for number, change in rows.items():
+                now = standing(_entry(author.workspace, change.place), lambda stream, size: digest_of(stream))
+                if now == change.before:
+                    self._db.execute(_FORGET, (number,))
+                else:
+                    self._db.execute(_TOOK_PLACE, (*_values(now), number))
+
+    def _forget(self, rows: Iterable[int]) -> None:
+        with self._db.transaction():
+            for number in rows:
+                self._db.execute(_FORGET, (number,))
+
+    # what a task did --------------------------------------------------------------------------------------------------
+
+    def mark(self, task: str) -> int:
+        """The position in the ledger now: what comes after it is what `restore` takes back."""
+        row = self._db.row("SELECT coalesce(max(id), 0) AS id FROM changes WHERE task = ?", (task,))
+        return int(row["id"]) if row else 0
+
+    def has(self, task: str) -> bool:
+        """Whether anything is known of it, or was before it was forgotten."""
+        return bool(self.mark(task)) or self.pruned(task) is not None
+
+    def pruned(self, task: str) -> str | None:
+        """Why the changes of a task are not known any more; None when they are."""
+        row = self._db.row("SELECT why FROM changes_pruned WHERE task = ?", (task,))
+        return str(row["why"]) if row else None
+
+    def changes(self, task: str) -> tuple[FileChange, ...]:
+        """The net effect of a task on each file, by path; what an undo did to it later is left out."""
+        net: dict[str, tuple[Standing, Standing]] = {}
+        for row in self._rows(task):
+            if row["undo"] == 0:
+                place = os.fsdecode(row["path"])
+                first = net[place][0] if place in net else _before(row)
+                net[place] = (first, _after(row))
+        found = (file_change(place, before, after, self.blobs) for place, (before, after) in sorted(net.items()))
+        return tuple(change for change in found if change is not None)
+
+    def diff(self, task: str) -> str:
+        """The net effect as one unified diff."""
+        return "".join(change.diff for change in self.changes(task))
+
+    def pre_image(self, task: str, path: str) -> bytes | None:
+        """The bytes of a file before the task changed it first; None when there was no file, or it changed nothing."""
+        row = self._db.row(
+            "SELECT * FROM changes WHERE task = ? AND path = ? AND undo = 0 ORDER BY id LIMIT 1",
+            (task, os.fsencode(path)),
+        )
+        if row is None or row["before_kind"] not in ("file", "link"):
+            return None
+        return self.blobs.whole(row["before_digest"])
+
+    def restore(
+        self,
+        task: str,
+        workspace: Workspace,
+        since: int = 0,
+        *,
+        paths: Collection[str] = (),
+        dry_run: bool = False,
+        undo: int = 0,
+    ) -> Restored:
+        """Take back what the task changed after `since`, and nothing that anyone else did; see `restore.Restorer`.
+
+        `paths` limits it to files and folders; `undo`: its number where a person takes back what has ended.
+        """
+        author = Author(task=task, key=f"restore-{since}", workspace=str(workspace.root), origin="restore", undo=undo)
+        histories = self._histories(self._rows(task, since), paths)
+        restorer = Restorer(workspace, self.blobs, self._keeper(author), key=f"{task}-{since}")
+        if dry_run:
+            return restorer.preview(histories)
+        restored = restorer.restore(histories)
+        with self._db.transaction():
+            self.finish(task, author.key)
+            self._record("snapshot.restored", task, {"since": since, "undo": undo, **restored.told})
+        return restored
+
+    def _histories(self, rows: Iterable[Mapping[str, Any]], paths: Collection[str]) -> dict[str, list[Segment]]:
+        """What happened to each path, in order."""
+        found: dict[str, list[Segment]] = {}
+        for row in rows:
+            place = os.fsdecode(row["path"])
+            if not paths or any(place == path or place.startswith(f"{path}/") for path in paths):
+                segment = Segment(
+                    before=_before(row), after=_after(row), shared=row["origin"] == "test", done=bool(row["done"])
+                )
+                found.setdefault(place, []).append(segment)
+        return found
+
+    def _rows(self, task: str, since: int = 0) -> list[dict[str, Any]]:
+        return self._db.rows(_OF_TASK, (task, since))
+
+
+def _marks(entry: Entry) -> dict[str, tuple[int, ...]]:
+    return {below: mark(each.stat()) for below, each in entry.held()}
+
+
+def _below(entry: Entry, below: str) -> str:
+    return f"{entry.place}/{below}" if below else entry.place
+
+
+def _entry(root: str, place: str) -> Entry:
+    return Entry(path=place, name=os.path.join(root, place), folder=None, place=place)
+
+
+def _before(row: Mapping[str, Any]) -> Standing:
+    return Standing(**{name: row[f"before_{name}"] for name in _STANDING})
+
+
+def _after(row: Mapping[str, Any]) -> Standing:
+    return Standing(**{name: row[f"after_{name}"] for name in _STANDING})
+
+
+def _values(found: Standing) -> tuple[Any, ...]:
+    return (found.kind, found.mode, found.size, found.digest)
