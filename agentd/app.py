@@ -33,6 +33,7 @@ from agentd.plugins.proof import CheckingExecutor, Proof
 from agentd.plugins.registry import Registry
 from agentd.plugins.skills import TOOL as READ_SKILL
 from agentd.plugins.trial_run import TrialRuns
+from agentd.policy.approvals import Approvals
 from agentd.policy.engine import PolicyEngine
 from agentd.sandbox.confine import walls_of
 from agentd.sandbox.job import Limits
@@ -45,6 +46,7 @@ from agentd.store.audit import Audit
 from agentd.store.db import Database
 from agentd.store.eventlog import EventLog
 from agentd.store.outputs import Outputs
+from agentd.tasks.inbox import Inbox
 from agentd.tasks.journal import TaskJournal
 from agentd.tasks.queue import Queue
 from agentd.tasks.request import Defaults
@@ -92,6 +94,8 @@ class App:
     loader: Loader
     admission: Admission
     queue: Queue
+    approvals: Approvals
+    inbox: Inbox
     runner: Runner
     worker: Worker
 
@@ -145,6 +149,7 @@ def build(
     audit, bus, outputs = Audit(db, clock), Bus(), Outputs(db, clock)
     events = EventLog(db, bus, clock)
     ledger = Ledger(db, clock, record=audit.record)
+    approvals = Approvals(db, audit, events.emit, clock, hours=lambda: live.current.approvals.expire_hours)
     read_output = read_output_tool(outputs)
     tools = Toolbox(builtin() | {read_output.name: read_output})
     gate = Gate(
@@ -157,6 +162,7 @@ def build(
         own=OwnPlaces.of(settings),
         walls=walls_of(settings, settings.sandbox),
         ledger=ledger,
+        approvals=approvals,
     )
     vault = Vault(db, clock, settings.vault_key_path)
     remotes = Remotes(secret=vault.get, policy=policy, record=audit.record)
@@ -192,6 +198,7 @@ def build(
         clock,
         defaults=lambda: _defaults(live.current),
         lease_seconds=settings.tasks.lease_seconds,
+        approvals=approvals,
     )
     runner = Runner(
         models=models,
@@ -201,6 +208,7 @@ def build(
         emit=events.emit,
         clock=clock,
         repeats=lambda: live.current.agent.loop_repeats,
+        approvals=approvals,
         forge=Forge(
             plugins,
             executor=lambda: executor,
@@ -252,6 +260,8 @@ def build(
         loader=loader,
         admission=Admission(plugins, Judge(lambda: executor, limits), proof),
         queue=queue,
+        approvals=approvals,
+        inbox=Inbox(db, queue, approvals),
         runner=runner,
         worker=Worker(queue, lambda task: TaskJournal(db, task, clock), work, clock, count=settings.tasks.workers),
     )

@@ -276,6 +276,18 @@ class PluginSettings(Section):
     )
 
 
+class ApprovalSettings(Section):
+    """What waits for a person."""
+
+    expire_hours: float = Field(
+        24.0,
+        gt=0,
+        le=8760,
+        description="Hours in which a request can be approved, and an approval used; later it is asked anew.",
+        json_schema_extra=LIVE,
+    )
+
+
 class TaskSettings(Section):
     """The queue."""
 
@@ -302,6 +314,7 @@ class Settings(Places, BaseModel):
     log: LogSettings = LogSettings()
     plugins: PluginSettings = PluginSettings()
     tasks: TaskSettings = TaskSettings()
+    approvals: ApprovalSettings = ApprovalSettings()
 
     def get(self, path: str) -> Any:
         """The value at `agent.steps`, or a whole section as a dict; `NotFound` names the nearest."""

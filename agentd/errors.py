@@ -222,6 +222,8 @@ class NeedsApproval(AgentdError):
     """Policy says: ask a person, and nobody is there."""
 
     code = "policy.needs_approval"
+    request: int | None = None
+    """The number of what waits for an answer, when it can be answered."""
 
 
 class InDoubt(AgentdError):
@@ -262,6 +264,7 @@ class QuestionAsked(Interrupted):
     """The agent cannot go on without an answer from a person."""
 
     code = "task.question"
+    request: int | None = None
 
 
 class LeaseLost(AgentdError):

@@ -22,6 +22,8 @@ class EventKind(StrEnum):
     STEP_JUDGED = "StepJudged"
     TOOL_DECIDED = "ToolDecided"
     TOOL_FINISHED = "ToolFinished"
+    APPROVAL_ASKED = "ApprovalAsked"
+    APPROVAL_ANSWERED = "ApprovalAnswered"
     MODEL_CALLED = "ModelCalled"
     MODEL_LOADED = "ModelLoaded"
     MODEL_SHRUNK = "ModelShrunk"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import combinations
 
@@ -13,7 +13,7 @@ from agentd.agent.context import prompt_data
 from agentd.agent.grounding import Kind, words
 from agentd.agent.moves import Act, End, Stop
 from agentd.agent.scored import Reader, Reading, services
-from agentd.agent.work import Evidence, Work
+from agentd.agent.work import ASKED, Evidence, Work
 from agentd.errors import Denied, Impossible
 from agentd.tools.tool import Tool
 from agentd.types import Grounding, Plan, Step, ToolCall
@@ -28,6 +28,7 @@ CLOSE = 6.0
 UNCLEAR = -3.3
 UNCLEAR_BASE = 8.0
 """A reading below so many nats a word, less the base, is a guess and no ground to act: the owner is asked."""
+_YES = frozenset({"yes", "y", "ok", "okay", "sure", "right", "correct", "do it", "go on"})
 _JOINT = re.compile(r",?\s+(?:and\s+then|then|and)\s+|[.;]\s+(?=\w)|,\s+(?=\w)")
 _MUST_EXIST = (Grounding.FILE, Grounding.FOLDER, Grounding.PATH)
 
@@ -67,8 +68,13 @@ class Compact:
         return Plan(steps=steps)
 
     def next(self, work: Work, step: Step, seen: Sequence[Evidence], advice: str) -> Act | Stop:
+        told = [str(turn.result.data["answer"]).strip() for turn in seen if turn.call.tool == ASKED]
+        seen = [turn for turn in seen if turn.call.tool != ASKED]
         if seen and seen[-1].result.ok:
             return Stop(end=End.ANSWER, text=seen[-1].result.text)
+        # A plain yes is to what was asked; any other answer says in the owner's words what this step is to do.
+        sure = bool(told) and told[-1].rstrip(".!").casefold() in _YES
+        step = next((replace(step, intent=words) for words in reversed(told) if words.casefold() not in _YES), step)
         reader, model, names = self.reader(work.offer()), work.model(self.role), _names(work, step.intent)
         before = next(reversed(work.changed), "") or _last_path(work.evidence)
         readings = reader.read(step.intent, model, names, before)
@@ -78,7 +84,7 @@ class Compact:
         if best.service.tool is None:
             return _ended(End(best.service.name), step.intent)
         doubt = _doubt(best, step.intent)
-        if doubt:
+        if doubt and not sure:
             return Stop(end=End.ASK, text=doubt)
         return _missing(best, names, work.workspace) or Act(call=_call(best, work))
 
@@ -141,7 +147,8 @@ def _call(reading: Reading, work: Work) -> ToolCall:
 
 def _result(phrase: str, work: Work) -> str:
     """What a phrase like "the number" stands for: the figure or list that the task speaks of, else the whole text."""
-    last = next((turn.result for turn in reversed(work.evidence) if turn.result.ok), None)
+    seen = (turn for turn in reversed(work.evidence) if turn.call.tool != ASKED)
+    last = next((turn.result for turn in seen if turn.result.ok), None)
     if last is None:
         return phrase
     spoken = set(words(work.task.goal.lower()))

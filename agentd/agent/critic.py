@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from agentd.agent.context import fill, shorten
 from agentd.agent.work import Work
 from agentd.backends.structured import ask
-from agentd.errors import BadReply, Denied, NeedsApproval, ToolMisused
+from agentd.errors import BadReply, Denied, ToolMisused
 from agentd.types import Check, CheckKind, CheckResult, Message, Outcome, Step, StepState, ToolCall
 
 
@@ -51,10 +51,10 @@ def run_checks(work: Work, checks: Sequence[Check]) -> tuple[CheckResult, ...]:
 
 
 def _run(work: Work, check: Check) -> CheckResult:
-    """A check that policy does not let run has not passed."""
+    """A check that policy does not let run has not passed; one that a person must allow waits for them."""
     try:
         result = work.run(_call(check))
-    except (Denied, NeedsApproval, ToolMisused) as error:
+    except (Denied, ToolMisused) as error:
         return CheckResult(check=check, passed=False, detail=f"could not be run: {error.message}")
     passed = result.ok and result.data.get("passed") is True
     return CheckResult(check=check, passed=passed, detail=shorten(result.text, 600))

@@ -6,7 +6,7 @@ from agentd.agent.context import brief
 from agentd.agent.critic import describe, run_checks
 from agentd.agent.moves import Chooser, End, Stop
 from agentd.agent.work import Evidence, Work
-from agentd.errors import CapabilityMissing, Denied, Impossible, QuestionAsked, ToolMisused
+from agentd.errors import CapabilityMissing, Denied, Impossible, ToolMisused
 from agentd.types import Outcome, Step, StepState, ToolCall, ToolResult
 
 MISUSES = 3
@@ -21,6 +21,9 @@ def run_step(work: Work, chooser: Chooser, step: Step, advice: str = "") -> Outc
     while True:
         work.limits.turn()
         move = chooser.next(work, step, seen, advice)
+        if isinstance(move, Stop) and move.end is End.ASK:
+            seen.append(work.ask(move.text))
+            continue
         if isinstance(move, Stop):
             return _end(move, seen)
         try:
@@ -53,11 +56,9 @@ def _end(move: Stop, seen: list[Evidence]) -> Outcome:
         case End.ANSWER:
             evidence = tuple(brief(turn) for turn in seen[-EVIDENCE_KEPT:])
             return Outcome(state=StepState.DONE, text=move.text, evidence=evidence)
-        case End.ASK:
-            raise QuestionAsked(move.text)
         case End.NEED_NEW_TOOL:
             raise CapabilityMissing(move.text)
-        case End.IMPOSSIBLE:
+        case _:
             raise Impossible(move.text)
 
 

@@ -28,9 +28,12 @@ from agentd.errors import (
     Impossible,
     Looping,
     ModelError,
+    NeedsApproval,
+    QuestionAsked,
 )
 from agentd.events import EventKind
 from agentd.plugins.forge import Forge, Made
+from agentd.policy.approvals import Approvals, State, question_asked
 from agentd.tools.tool import Tool
 from agentd.types import (
     Clock,
@@ -74,6 +77,8 @@ class Runner:
     repeats: Callable[[], int] = lambda: 3
     forge: Forge | None = None
     """Makes the tool that a step lacks."""
+    approvals: Approvals | None = None
+    """Where a task asks its owner; without them a question ends the run."""
     _compact: Compact = field(init=False)
     _constrained: Constrained = field(init=False)
 
@@ -123,7 +128,20 @@ class Runner:
             repeats=Repeats(self.repeats()),
             record=self.record,
             emit=self.emit,
+            owner=lambda key, question: self._answer(task.id, key, question),
         )
+
+    def _answer(self, task: str, key: str, question: str) -> str:
+        """What the owner of the task says to a question."""
+        asked = QuestionAsked(question)
+        if self.approvals is None:
+            raise asked
+        try:
+            answer = self.approvals.demand(question_asked(task, key, question))
+        except NeedsApproval as waiting:
+            asked.request = waiting.request
+            raise asked from None
+        return f"no answer: {answer.words}" if answer.state is State.REJECTED else answer.words
 
     def _plan(self, work: Work) -> Plan:
         work.limits.check()

@@ -8,7 +8,7 @@ from itertools import count
 
 from agentd.agent.calls import JournalledModel, Record
 from agentd.agent.limits import Limits, Repeats
-from agentd.errors import Impossible
+from agentd.errors import Impossible, QuestionAsked
 from agentd.tools.tool import Tool
 from agentd.types import (
     Effect,
@@ -25,6 +25,13 @@ from agentd.types import (
     Usage,
 )
 from agentd.workspace.paths import Workspace
+
+ASKED = "ask"
+"""In the place of a tool's name, where the owner was asked."""
+
+
+def _nobody(key: str, question: str) -> str:
+    raise QuestionAsked(question)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +57,8 @@ class Work:
     repeats: Repeats
     record: Record
     emit: Record
+    owner: Callable[[str, str], str] = _nobody
+    """`owner(key, question)`: what the owner of the task answers. `QuestionAsked` until they have."""
     plan: Plan | None = None
     evidence: list[Evidence] = field(default_factory=list)
     changed: dict[str, None] = field(default_factory=dict)
@@ -107,6 +116,16 @@ class Work:
     def remember(self, do: Callable[[], JsonObject]) -> JsonObject:
         """What `do` finds in the world, the same again after a crash."""
         return self.scope.journal.once(self.key(), Effect.PURE, do)
+
+    def ask(self, question: str) -> Evidence:
+        """The owner's answer, as something that was seen: their word, not a stranger's."""
+        key = self.key()
+        kept = self.scope.journal.once(key, Effect.PURE, lambda: {"answer": self.owner(key, question)})
+        answer = str(kept["answer"])
+        result = ToolResult(ok=True, text=f"The owner of the task answers: {answer}", data={"answer": answer})
+        turn = Evidence(call=ToolCall(tool=ASKED, args={"question": question}), result=result)
+        self.evidence.append(turn)
+        return turn
 
     def run(self, call: ToolCall) -> ToolResult:
         """Run a tool through the gate."""

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from agentd import __version__
 from agentd.api import (
+    approvals,
     backends,
     cache,
     daemon,
@@ -55,7 +56,20 @@ def create_app(app: App, *, shut_down: Callable[[], None] = lambda: None, url: s
     problems.install(api)
     api.add_middleware(BodyLimit)
     api.add_middleware(RequestId)
-    for part in (tasks, parts, models, keys, backends, secrets, cache, daemon, settings, plugins, tool_server):
+    for part in (
+        tasks,
+        approvals,
+        parts,
+        models,
+        keys,
+        backends,
+        secrets,
+        cache,
+        daemon,
+        settings,
+        plugins,
+        tool_server,
+    ):
         api.include_router(part.router)
     api.include_router(daemon.v1)
     api.include_router(openai.router, prefix="/v1")

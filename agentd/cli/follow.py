@@ -35,9 +35,10 @@ class View(AbstractContextManager["View"], Protocol):
         ...
 
 
-def follow(client: Client, task_id: str, view: View, deadline: float | None = None) -> dict[str, Any]:
-    """The task once it has ended or waits for a person. `TimedOut` after `deadline` (on `time.monotonic()`)."""
-    for event in client.events(task=task_id, deadline=deadline):
+def follow(client: Client, task_id: str, view: View, deadline: float | None = None, last: int = 0) -> dict[str, Any]:
+    """The task once it has ended or waits for a person. `TimedOut` after `deadline` (on `time.monotonic()`); `last`
+    is the event that was seen last."""
+    for event in client.events(task=task_id, deadline=deadline, last=last):
         kind = event["kind"]
         if kind in _STOP_EVENTS:
             task = client.task(task_id)

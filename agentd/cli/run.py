@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from agentd.cli import output, times
+from agentd.cli.asking import settle
 from agentd.cli.client import Client, TimedOut
 from agentd.cli.follow import ENDED, Silence, follow, view_for
 from agentd.cli.options import Invocation, command
@@ -74,8 +75,7 @@ def see_through(invocation: Invocation, request: Mapping[str, Any], timeout: flo
     client = ensure_daemon(invocation)
     task = _submit(client, request)
     try:
-        with view_for(invocation) as view:
-            task = follow(client, task["id"], view, deadline)
+        task = _followed(invocation, client, task["id"], deadline)
     except TimedOut:
         task = _cancel(client, task["id"])
         if task["state"] == "cancelled":
@@ -85,7 +85,32 @@ def see_through(invocation: Invocation, request: Mapping[str, Any], timeout: flo
     except KeyboardInterrupt:
         return _interrupted(invocation, client, task["id"])
     show_result(invocation, task)
+    if task["state"] == "waiting":
+        _say(invocation, f"hint: agentd inbox shows it; {_way_on(client, task['id'])}")
     return output.exit_code_for(task["state"])
+
+
+def _followed(invocation: Invocation, client: Client, task_id: str, deadline: float | None) -> dict[str, Any]:
+    """The task at its end, or when it waits for a person who is not here."""
+    view, last = view_for(invocation), 0
+    while True:
+        with view:
+            task = follow(client, task_id, view, deadline, last)
+        if task["state"] != "waiting":
+            return task
+        last = max((event["id"] for event in client.events(task=task_id, follow=False)), default=last)
+        if not settle(invocation, client, task_id, may_ask=_may_ask(invocation) and not invocation.json):
+            return task
+
+
+def _way_on(client: Client, task_id: str) -> str:
+    """Which command lets a waiting task go on."""
+    request = next((each["request"] for each in client.get("/api/inbox") if each["task"] == task_id), None)
+    if request is None:
+        return f"agentd retry {task_id} begins anew, agentd cancel {task_id} ends it"
+    if request["kind"] == "question":
+        return f"agentd answer {task_id} TEXT lets it go on"
+    return f"agentd approve {task_id} lets it go on, agentd reject {task_id} --because TEXT says no"
 
 
 @command("submit")

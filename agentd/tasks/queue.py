@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from agentd.errors import Conflict, LeaseLost, NotFound
 from agentd.events import EventKind
+from agentd.policy.approvals import Approvals
 from agentd.store.audit import Audit
 from agentd.store.db import Database
 from agentd.tasks.records import BUDGET, CHECKS, GLOBS, NOISE_BITS, REPORT, as_json, load_tasks, next_id, storable
@@ -73,6 +74,7 @@ class Queue:
         defaults: Callable[[], Defaults] = Defaults,
         lease_seconds: float = 60.0,
         noise: random.Random | None = None,
+        approvals: Approvals | None = None,
     ) -> None:
         self._db = db
         self._audit = audit
@@ -81,6 +83,7 @@ class Queue:
         self._defaults = defaults
         self._lease = lease_seconds
         self._noise = noise or random.SystemRandom()
+        self._approvals = approvals or Approvals(db, audit, emit, clock)
         self._turn = threading.Condition()
         self._version = 0
 
@@ -217,11 +220,17 @@ class Queue:
             self._end(task.id, report)
             self._settle()
 
-    def wait_for_person(self, task: Task, question: str) -> None:
-        """A claimed task cannot go on until a person has acted; other tasks go on."""
+    def wait_for_person(self, task: Task, question: str, request: int | None = None) -> None:
+        """A claimed task cannot go on until a person has acted; other tasks go on.
+
+        `request`: what it waits for. Where that was answered in this very moment it is queued again.
+        """
         with self._db.transaction():
             if self._hold(task):
                 self._end(task.id, _cancelled("cancelled while it ran"))
+                return
+            if request is not None and not self._approvals.is_open(request):
+                self._requeue(task.id, "a person answered", cancelled=False)
                 return
             data = {"question": storable(question)}
             self._db.execute(_LEAVE, (TaskState.WAITING, data["question"], task.id))
@@ -231,6 +240,15 @@ class Queue:
         """Put a claimed task back; the next claim goes on from its journal."""
         with self._db.transaction():
             self._requeue(task.id, reason, cancelled=self._hold(task))
+
+    def resume(self, task_id: str, reason: str) -> None:
+        """Queue a waiting task again: the next claim comes to what it waits for from its journal. `Conflict` when it
+        does not wait."""
+        with self._db.transaction():
+            task = self.get(task_id)
+            if task.state is not TaskState.WAITING:
+                raise Conflict(f"task {task.id} is {task.state} and waits for nobody")
+            self._requeue(task.id, reason, cancelled=False)
 
     def lost(self, task: Task) -> None:
         """Record that the worker of this claim stopped because the task is no longer its own."""
@@ -332,6 +350,7 @@ class Queue:
     def _end(self, task_id: str, report: Report) -> None:
         stored = as_json(REPORT, report)
         report = REPORT.validate_json(stored)
+        self._approvals.close(task_id, f"the task ended: {report.state}")
         self._db.execute(_END, (report.state, stored, self._clock.now(), task_id))
         record = {
             "reason": report.reason,

@@ -147,7 +147,9 @@ def check_boundaries(globs: tuple[str, ...]) -> None:
         try:
             path_pattern([glob])
         except PatternError as error:
-            raise BadInput(f"the boundary {glob[:60]!r} is no glob: {error}", hint="for example src/** or *.md") from None
+            raise BadInput(
+                f"the boundary {glob[:60]!r} is no glob: {error}", hint="for example src/** or *.md"
+            ) from None
         if not glob or ".." in glob.split("/"):
             raise BadInput(f"the boundary {glob[:60]!r} names nothing below the workspace", hint="for example src/**")
 

@@ -146,7 +146,10 @@ class Worker:
         except Stopping as error:
             self._queue.release(task, error.message)
             return
-        except (NeedsApproval, InDoubt, QuestionAsked) as error:
+        except (NeedsApproval, QuestionAsked) as error:
+            self._queue.wait_for_person(task, str(error), error.request)
+            return
+        except InDoubt as error:
             self._queue.wait_for_person(task, str(error))
             return
         except Cancelled as error:

@@ -26,11 +26,13 @@ from agentd.errors import (
     ToolMisused,
 )
 from agentd.events import EventKind
+from agentd.policy.approvals import Approval, Approvals, Asked, State
 from agentd.policy.engine import OUTSIDE, PolicyEngine
 from agentd.sandbox.confine import Walls
 from agentd.store.audit import Audit
 from agentd.store.outputs import Outputs
 from agentd.tools.own_places import OwnPlaces
+from agentd.tools.preview import Part, Preview, asked, preview, took_place
 from agentd.tools.tool import Tool, ToolContext
 from agentd.types import (
     Action,
@@ -73,9 +75,11 @@ _NOT_SEEN: JsonObject = {"not_seen": True}
 class _Refused(Exception):
     """Carries a ruling that is no `allow` out of the journal, which then keeps nothing."""
 
-    def __init__(self, verdict: _Verdict) -> None:
+    def __init__(self, verdict: _Verdict, asked: Asked | None = None) -> None:
         super().__init__(verdict.decision.because)
         self.verdict = verdict
+        self.asked = asked
+        """What a person can answer, so that the call may run after all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,9 +111,11 @@ class Gate:
         own: OwnPlaces | None = None,
         walls: Walls | None = None,
         ledger: Ledger | None = None,
+        approvals: Approvals | None = None,
     ) -> None:
         """`own`: the places of the home that stay closed to tools; `walls`: what programs of a project run behind;
-        `ledger`: where what they change is kept as it was before."""
+        `ledger`: where what they change is kept as it was before; `approvals`: where a task may ask a person, without
+        which what must be asked is only refused."""
         self.tools = tools
         self.policy = policy
         self.audit = audit
@@ -119,6 +125,7 @@ class Gate:
         self.own = own or OwnPlaces()
         self.walls = walls or Walls()
         self.ledger = ledger
+        self.approvals = approvals
 
     def call(self, call: ToolCall, scope: Scope, key: str) -> ToolResult:
         """Run a tool once under `key`; a result that the journal has already comes back without a run or a decision."""
@@ -143,9 +150,12 @@ class Gate:
                 record=run.record,
             )
         except _Refused as refusal:
+            error = _refusal(refusal.verdict)
             with scope.journal.atomic():
                 run.tell_decided(refusal.verdict)
-            raise _refusal(refusal.verdict) from None
+                if isinstance(error, NeedsApproval) and self.approvals is not None and refusal.asked is not None:
+                    error.request = self.approvals.open(refusal.asked).id
+            raise error from None
 
     def _tool(self, name: str) -> Tool:
         found = self.tools.get(name)
@@ -175,8 +185,18 @@ class _Run:
     """Why the tool cannot be run, met while looking at the world before it."""
     notes: dict[str, Any] = field(default_factory=dict)
     """What the audit log gets to know of the run itself."""
-    asked: _Verdict | None = None
-    """On what the tool found while it looked that it has to touch."""
+    found: list[Action] = field(default_factory=list)
+    """What the tool found while it looked that it has to touch, and that a person has to allow."""
+    looking: bool = False
+    cleared: bool = False
+    """A person has answered, so nothing more is to be decided: it runs, or `failure` says why it does not."""
+    approval: Approval | None = None
+    view: Preview | None = None
+    """What the person was shown."""
+    part: Part | None = None
+    """What is done in place of the tool's run, where a person has left something out."""
+    partly: bool = False
+    """A part was begun before a crash, so the whole is not to be done."""
     _context: ToolContext | None = None
 
     # what the journal calls ------------------------------------------------------------------------------------------
@@ -184,24 +204,34 @@ class _Run:
     def before(self) -> JsonObject:
         """Decide; then the state of the world that a probe will need."""
         self._decide()
-        if self.tool.before is None:
-            return {}
+        seen = self._look() if self.tool.before and self.failure is None else {}
+        if self.found and self.verdict is not None:
+            more = tuple(action for action in self.found if action not in self.verdict.actions)
+            self.verdict, self.cleared = self._judge((*self.verdict.actions, *more)), not more and self.cleared
+            self._decide()
+        if self.failure is not None:
+            return _NOT_SEEN
+        return self.part.intent if self.part else seen
+
+    def _look(self) -> JsonObject:
+        assert self.tool.before is not None
+        self.looking = True
         try:
             return self.tool.before(self.context, self.args)
         except _PASSING:
             raise
-        except NeedsApproval:
-            if self.asked is None:
-                raise
-            raise _Refused(self.asked) from None
         except (Exception, SystemExit) as error:
             self.failure = error
             return _NOT_SEEN
+        finally:
+            self.looking = False
 
     def intent(self) -> None:
         self._decide()
         assert self.verdict is not None
         self.tell_decided(self.verdict)
+        if self.approval is not None and self.approval.state is State.APPROVED and self.gate.approvals is not None:
+            self.gate.approvals.use(self.approval)
 
     def do(self) -> JsonObject:
         self._decide()  # a pure effect has no `before`
@@ -210,6 +240,9 @@ class _Run:
     def probe(self, before: JsonObject) -> JsonObject | None:
         """After a crash: the result, if the effect took place. It was decided on before it began."""
         assert self.tool.probe is not None
+        if "left_out" in before:
+            self.partly, done = True, took_place(self.context.workspace, before)
+            return None if done is None else self._guarded(lambda: done)
         if before == _NOT_SEEN:
             # It was not run, and run now it could not be told from done after another crash.
             self.failure = ToolFailed(f"{self.tool.name} was cut off before it ran", hint="call it again")
@@ -246,11 +279,42 @@ class _Run:
     # decision --------------------------------------------------------------------------------------------------------
 
     def _decide(self) -> None:
-        """Judge every action once; `_Refused` unless all are allowed."""
+        """Judge every action once; `_Refused` unless all are allowed, by policy or by a person."""
         if self.verdict is None:
             self.verdict = self._judge(self._actions())
-        if self.verdict.decision.ruling is not Ruling.ALLOW:
+        if self.verdict.decision.ruling is Ruling.ASK and not self.cleared:
+            self._ask(self.verdict)
+        elif self.verdict.decision.ruling is Ruling.DENY:
             raise _Refused(self.verdict)
+
+    def _ask(self, verdict: _Verdict) -> None:
+        """Take a person's answer to exactly this call: `_Refused` until there is one. A no is the call's result."""
+        approvals, scope = self.gate.approvals, self.scope
+        if approvals is None or not scope.task:
+            raise _Refused(verdict)  # nobody could take it up again
+        self.cleared = True
+        if self.failure is not None:
+            return
+        # What a model may not read without a yes does not reach it by the words of a failure either.
+        may_look = not any(
+            action.kind == "fs.read" and decision.ruling is not Ruling.ALLOW
+            for action in verdict.actions
+            for decision in self._decisions(action)
+        )
+        view = preview(self.tool, self.args, self.context, verdict.actions, self._try_out if may_look else None)
+        if view.failure is not None:
+            self.failure = view.failure
+            return
+        request = asked(view, self.tool, self.args, verdict.actions, verdict.decision, task=scope.task, key=self.key)
+        answer = approvals.standing(request)
+        if answer is None:
+            raise _Refused(verdict, request)
+        self.approval, self.view = answer, view
+        if answer.state is State.REJECTED:
+            why = f": {answer.words}" if answer.words else ""
+            self.failure = ToolFailed(f"a person refused this{why}", hint="find another way, or end the step")
+        elif answer.chosen is not None:
+            self.part = view.part(answer.chosen)
 
     def _judge(self, actions: tuple[Action, ...]) -> _Verdict:
         decided = [(action, decision) for action in actions for decision in self._decisions(action)]
@@ -305,7 +369,10 @@ class _Run:
         }
         digest = _sha256(json.dumps(dict(self.call.args), sort_keys=True, default=str))
         extra = {"args_sha256": digest, "origin": self.scope.origin.value, "effect": self.tool.effect.value}
-        if decision.ruling is Ruling.ALLOW and any(map(_starts_a_program, verdict.actions)):
+        if self.approval is not None:
+            extra |= {"request": str(self.approval.id), "answer": self.approval.state, "by": self.approval.answerer}
+        runs = decision.ruling is Ruling.ALLOW or self.cleared
+        if runs and any(map(_starts_a_program, verdict.actions)):
             extra["confined"] = self.gate.walls.told
         self.gate.audit.record("tool.decided", self.scope.task, told | extra)
         self.gate.emit(EventKind.TOOL_DECIDED, self.scope.task, told)
@@ -343,12 +410,28 @@ class _Run:
     def _run(self) -> ToolResult | str:
         if self.failure is not None:
             raise self.failure
-        return self.tool.run(self.context, **_values(self.args))
+        if self.view is not None and not self.view.stands(self.context.workspace):
+            raise ToolFailed("what was approved has changed in this moment", hint="look at it again")
+        if self.part is not None:
+            return self.part.write(self.context)
+        if self.partly:
+            raise ToolFailed("a part of this was begun, and what was left out is not known any more")
+        result = self.tool.run(self.context, **_values(self.args))
+        if self.view is not None and not self.view.came_true(self.context.workspace):
+            raise ToolFailed(
+                "it did something else than a person was shown and approved", hint="look at what it changed"
+            )
+        return result
+
+    def _try_out(self, ctx: ToolContext) -> ToolResult | str:
+        """On copies, to see what it would do."""
+        return self.tool.run(ctx, **_values(self.args))
 
     def _require(self, action: Action) -> None:
         verdict = self._judge((action,))
-        if verdict.decision.ruling is not Ruling.ALLOW:
-            self.asked = verdict
+        if verdict.decision.ruling is Ruling.ASK and (self.looking or action in self.found):
+            self.found.append(action)  # asked for together, once the tool has looked at everything
+        elif verdict.decision.ruling is not Ruling.ALLOW:
             raise _refusal(verdict)
 
     def _may_read(self, path: str) -> bool:

@@ -1,0 +1,82 @@
+"""Puts what a followed task waits for to the person at the terminal, and passes their answer on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from agentd.cli import output
+from agentd.cli.client import Client
+from agentd.cli.inbox import described, post
+from agentd.cli.options import Invocation
+from agentd.errors import Conflict
+
+
+def settle(invocation: Invocation, client: Client, task_id: str, *, may_ask: bool) -> bool:
+    """Whether the task goes on: with --yes by itself, else when somebody answered here (or elsewhere meanwhile)."""
+    entry = next((each for each in client.get("/api/inbox") if each["task"] == task_id), None)
+    if entry is None:
+        return bool(client.task(task_id)["state"] != "waiting")
+    request = entry["request"]
+    if request is None:
+        return False
+    body = {"request": request["id"]}
+    try:
+        if invocation.yes and request["kind"] != "question":
+            post(client, task_id, "approve", body)
+            if not invocation.quiet:
+                output.note(f"approved (--yes): {output.one_line(', '.join(request['actions']) or request['kind'])}")
+            return True
+        return may_ask and _asked(client, entry, body)
+    except Conflict as error:
+        output.note(f"{error.message}")
+        return True
+
+
+def _asked(client: Client, entry: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
+    output.note("\n".join(["", *described(entry)]))
+    try:
+        if entry["request"]["kind"] == "question":
+            return _told(client, entry["task"], body)
+        return _decided(client, entry, body)
+    except (click.Abort, KeyboardInterrupt):
+        output.note("")
+        return False
+
+
+def _told(client: Client, task_id: str, body: Mapping[str, Any]) -> bool:
+    text = _prompt("Your answer (empty: later)").strip()
+    if text:
+        post(client, task_id, "answer", {**body, "text": text})
+    return bool(text)
+
+
+def _decided(client: Client, entry: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
+    task_id, hunks = entry["task"], entry["request"]["hunks"]
+    some = ", [h]unks" if hunks > 1 else ""
+    while True:
+        word = _prompt(f"Let it do that? [y]es, [n]o{some}, [l]ater, [a]bort").strip().lower()[:1]
+        if word == "y":
+            post(client, task_id, "approve", body)
+            return True
+        if word == "n":
+            because = _prompt("Why not? The model reads it").strip() or "the owner does not want this"
+            post(client, task_id, "reject", {**body, "because": because})
+            return True
+        if word == "h" and hunks > 1:
+            numbers = [int(number) for number in re.findall(r"\d+", _prompt(f"Which of 1 to {hunks}?"))]
+            if numbers and all(1 <= number <= hunks for number in numbers):
+                post(client, task_id, "approve", {**body, "hunks": numbers})
+                return True
+        if word == "l":
+            return False
+        if word == "a":
+            client.post(f"/api/tasks/{task_id}/cancel")
+            return True
+
+
+def _prompt(question: str) -> str:
+    return str(click.prompt(question, default="", show_default=False, prompt_suffix=" ", err=True))
