@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -62,7 +61,7 @@ from agentd.workspace.snapshots import Ledger
 
 log = telemetry.get_logger(__name__)
 
-_WORDS = ("health", "try", "verify")
+_WORDS = ("health", "sandbox", "try", "verify")
 """Stand in addresses where the name of a plugin could."""
 
 
@@ -119,6 +118,7 @@ class App:
         self.queue.recover()
         self.worker.start()
         self.prober.start()
+        self.trial_runs.get_ready()
 
     def stop(self) -> None:
         """Put back what runs, give the models' memory back, and close the database."""
@@ -176,7 +176,7 @@ def build(
         enabled=lambda: live.current.models.probe,
     )
     executors = _executors(settings)
-    executor = executors[_preferred(settings)]
+    executor = executors[settings.sandbox.chosen]
     plugins = Registry(
         db,
         audit,
@@ -270,11 +270,6 @@ def build(
 def _executors(settings: Settings) -> dict[str, CheckingExecutor]:
     """What plugins can run in, by name; nothing is started before it is used."""
     return {"os": OsExecutor(), "wasm": WasmExecutor(settings.state_dir / "wasm")}
-
-
-def _preferred(settings: Settings) -> str:
-    chosen = settings.sandbox.executor
-    return chosen if chosen != "auto" else "os" if sys.platform == "linux" else "wasm"
 
 
 def _limits(sandbox: SandboxSettings) -> Limits:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -236,6 +237,13 @@ class SandboxSettings(Section):
     )
     file_mb: int = Field(4096, ge=1, le=1_000_000, description="MiB of one file that such a program may write.")
     processes: int = Field(4096, ge=16, le=4_000_000, description="Processes that such a program may have.")
+
+    @property
+    def chosen(self) -> Literal["os", "wasm"]:
+        """What plugins run in on this machine."""
+        if self.executor != "auto":
+            return self.executor
+        return "os" if sys.platform == "linux" else "wasm"
 
 
 class StoreSettings(Section):

@@ -75,6 +75,12 @@ def try_source(core: Core, body: Try) -> JsonObject:
     return core.trial_runs.run(source, entry=body.entry, args=body.args, executor=body.executor)
 
 
+@router.get("/sandbox")
+def sandbox_ready(core: Core, executor: str = "") -> JsonObject:
+    """What plugins run in (or the named executor), and whether it is there or built by who uses it first."""
+    return core.trial_runs.ready(executor)
+
+
 @router.get("/health")
 def plugins_health(core: Core) -> dict[str, Any]:
     """How much they are used again, which say the same, which became worse, which nobody calls."""

@@ -23,13 +23,14 @@ from agentd.cli.llama_build import Build, card_findings, installed, processor_fi
 from agentd.cli.machine import models_finding, servers_finding
 from agentd.cli.options import Invocation, command
 from agentd.cli.reach import reachable
-from agentd.config import load_settings
+from agentd.config import SandboxSettings, load_settings
 from agentd.errors import AgentdError
 from agentd.home import Home, defaults_dir
 from agentd.policy.engine import PolicyEngine
 from agentd.sandbox import confine
 from agentd.sandbox.confine import walls_of
 from agentd.sandbox.os_executor import OsExecutor
+from agentd.sandbox.wasm_executor import WasmExecutor
 from agentd.store.lock import DaemonLock
 
 _MIB = 1024 * 1024
@@ -189,6 +190,8 @@ def _commands(home: Home) -> Finding:
 
 
 def _plugins(home: Home) -> Finding:
+    if _chosen(home) == "wasm":
+        return ok("plugins", "they run in WebAssembly")
     executor = OsExecutor()
     try:
         tested = executor.self_test()
@@ -198,6 +201,28 @@ def _plugins(home: Home) -> Finding:
     finally:
         executor.close()
     return ok("plugins", f"they run in {tested.level}, {len(tested.probes)} ways out are closed")
+
+
+def _wasm(home: Home) -> Finding:
+    executor = WasmExecutor(home.state_dir / "wasm")
+    try:
+        if not executor.ready:
+            return ok("wasm", "its component is not built yet; whoever uses it first waits about a minute")
+        level = executor.level
+    except AgentdError as error:
+        if _chosen(home) == "wasm":
+            return warn("wasm", error.message, error.hint)
+        return ok("wasm", f"not used here: {error.message} ({error.hint})")
+    finally:
+        executor.close()
+    return ok("wasm", f"its component is built and reaches {level}")
+
+
+def _chosen(home: Home) -> str:
+    try:
+        return load_settings(home.home).sandbox.chosen
+    except AgentdError:
+        return SandboxSettings().chosen
 
 
 def _policies(home: Home) -> Finding:
@@ -243,5 +268,5 @@ def _daemon(invocation: Invocation, home: Home) -> Finding:
 
 _LOOKS: tuple[Callable[[Home], Finding], ...] = (
     *(_python, _packages, _git, _compiler, _llama, _graphics),
-    *(_home, _disk, _settings, _commands, _plugins, _policies, _models, _servers),
+    *(_home, _disk, _settings, _commands, _plugins, _wasm, _policies, _models, _servers),
 )

@@ -21,6 +21,8 @@ from agentd.errors import BadInput, Conflict
 
 _REFUSED = 5
 _FAILED = 1
+_PATIENCE = 3600.0
+"""Seconds for a proof, or for a sandbox that has to be built first."""
 
 group = Group("plugin", help="Plugins: tools that the agent or you added, proven, signed, and run in a sandbox.")
 _VERSION = click.argument("version", type=click.IntRange(min=1), required=False)
@@ -37,7 +39,9 @@ def try_file(invocation: Invocation, file: Path, entry: str, args: str, executor
     Exit code 0 for a result, 1 when the code raised an error, 5 when the gate or the sandbox refused it.
     """
     body = {"source": _source(file), "entry": entry, "args": _arguments(args), "executor": executor or ""}
-    found = ensure_daemon(invocation).post("/api/plugins/try", body)
+    client = ensure_daemon(invocation)
+    _announce(client, executor or "")
+    found = client.post("/api/plugins/try", body, timeout=_PATIENCE)
     if invocation.json:
         output.data_json(found)
     else:
@@ -45,6 +49,12 @@ def try_file(invocation: Invocation, file: Path, entry: str, args: str, executor
     if found["check"]["violations"] or found["limit"]:
         return _REFUSED
     return _FAILED if found["error"] is not None else 0
+
+
+def _announce(client: Client, executor: str = "") -> None:
+    """What is built once takes longer than anybody expects."""
+    if not client.get("/api/plugins/sandbox", executor=executor)["ready"]:
+        output.note("The sandbox of WebAssembly is built, once; that takes about a minute.")
 
 
 def _source(file: Path) -> str:
@@ -143,7 +153,9 @@ def _named(plugin: dict[str, Any]) -> str:
 @_VERSION
 def test(invocation: Invocation, name: str, version: int | None) -> int:
     """Take a plugin through the gate again; one that does not pass is quarantined (exit code 1)."""
-    found = ensure_daemon(invocation).post(f"{_at(name)}/test", {"version": version})
+    client = ensure_daemon(invocation)
+    _announce(client)
+    found = client.post(f"{_at(name)}/test", {"version": version}, timeout=_PATIENCE)
     words = f"{name} {found['version']} passes" if found["ok"] else f"{name} {found['version']}: {found['problem']}"
     output.done(invocation, found, output.harmless(words))
     return 0 if found["ok"] else _FAILED
@@ -270,7 +282,9 @@ def _add(invocation: Invocation, folder: Path) -> None:
     except (ValueError, KeyError, TypeError, RecursionError):
         wrong = f"{folder}/manifest.json is no JSON object with a spec"
         raise BadInput(wrong, hint="agentd plugin init NAME shows one") from None
-    made = ensure_daemon(invocation).post("/api/plugins", {"spec": spec, "files": files})
+    client = ensure_daemon(invocation)
+    _announce(client)
+    made = client.post("/api/plugins", {"spec": spec, "files": files}, timeout=_PATIENCE)
     output.done(invocation, made, f"installed {made['name']} {made['version']}, {made['state']}")
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from agentd.errors import BadInput, SandboxUnavailable, nearest
+from agentd.errors import BadInput, DiskFull, SandboxUnavailable, nearest
 from agentd.plugins.proof import CheckingExecutor
 from agentd.sandbox.job import Ended, Limits, Program
 from agentd.types import JsonObject
@@ -56,6 +58,17 @@ class TrialRuns:
         self._tell(source, found)
         return found
 
+    def ready(self, executor: str = "") -> JsonObject:
+        """`executor`, and `ready`: whether it can be used at once; else it is built by who uses it first."""
+        chosen = self._executor(executor or self._preferred)
+        return {"executor": chosen.name, "ready": chosen.ready}
+
+    def get_ready(self) -> None:
+        """Build what is preferred, beside everything else; what goes wrong is told to who uses it."""
+        chosen = self._executor(self._preferred)
+        if not chosen.ready:
+            threading.Thread(target=_built, args=(chosen,), name="sandbox-build", daemon=True).start()
+
     def close(self) -> None:
         for executor in self._executors.values():
             executor.close()
@@ -78,6 +91,11 @@ class TrialRuns:
         told = {"sha256": hashlib.sha256(source).hexdigest(), "violations": len(found["check"]["violations"])}
         shown = {name: found[name] for name in ("limit", "seconds", "executor", "level")}
         self._record("plugin.tried", "", told | shown | {"ok": found["check"]["ok"] and found["error"] is None})
+
+
+def _built(executor: CheckingExecutor) -> None:
+    with contextlib.suppress(SandboxUnavailable, DiskFull):
+        executor.check(b"def f():\n    return 1\n", frozenset())
 
 
 def _entry(wanted: str, entries: list[str]) -> str:

@@ -37,6 +37,7 @@ class OsExecutor:
     """See `job.Executor`. Its children are tested before a guest is let into one. `close` ends them all."""
 
     name = "os"
+    ready = True
 
     def __init__(self, nursery: Nursery | None = None) -> None:
         self._zygote = Zygote(nursery)

@@ -90,6 +90,10 @@ class Component:
                 lock.release()
         return found
 
+    def built(self) -> bool:
+        """Whether it is there. Raises `SandboxUnavailable` where something is not installed."""
+        return self._kept(self._key()) is not None
+
     def forget(self) -> None:
         """What is kept is of no use here: it is built anew when it is wanted."""
         for path in self._folder.glob("*.cwasm"):

@@ -42,6 +42,11 @@ class WasmExecutor:
         self._level = ""
 
     @property
+    def ready(self) -> bool:
+        """Raises `SandboxUnavailable` where something is not installed."""
+        return self._path is not None or self._component.built()
+
+    @property
     def level(self) -> str:
         """Such as `wasm:wasmtime50.0.1+landlock7+seccomp`. Raises `SandboxUnavailable`."""
         if not self._level:

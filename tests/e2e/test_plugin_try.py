@@ -70,6 +70,17 @@ def test_a_mistake_of_the_caller_is_told(fresh: Agentd) -> None:
 @pytest.mark.slow
 def test_the_other_executor_gives_the_same(fresh: Agentd) -> None:
     source = "import json\n\ndef run(n=3):\n    return json.loads(json.dumps({'n': n * 14}))\n"
+    fresh.home.config_path.write_text('[sandbox]\nexecutor = "wasm"\n')
+    looked = {each["name"]: each["text"] for each in json.loads(fresh.run("doctor", "--json").stdout)}
+    assert "not built yet" in looked["wasm"]
+    assert looked["plugins"] == "they run in WebAssembly"
+    (fresh.workspace / "first.py").write_text(source)
+    first = fresh.run("plugin", "try", "first.py")
+    assert first.returncode == 0, first.stderr
+    assert "is built, once" in first.stderr
+    looked = {each["name"]: each["text"] for each in json.loads(fresh.run("doctor", "--json").stdout)}
+    assert "its component is built and reaches wasm:" in looked["wasm"]
+    assert "is built, once" not in fresh.run("plugin", "try", "first.py").stderr
     code, found = tried(fresh, source, "--executor", "wasm")
     assert (code, found["result"], found["executor"]) == (0, {"n": 42}, "wasm")
     assert found["level"].startswith("wasm:")
