@@ -163,6 +163,7 @@ def build(
         walls=walls_of(settings, settings.sandbox),
         ledger=ledger,
         approvals=approvals,
+        ask_above=lambda: live.current.policy.ask_above,
     )
     vault = Vault(db, clock, settings.vault_key_path)
     remotes = Remotes(secret=vault.get, policy=policy, record=audit.record)

@@ -108,6 +108,20 @@ class PolicySettings(Section):
     max_level: int = Field(
         3, ge=0, le=4, description="No task gets a higher access level than this.", json_schema_extra=LIVE
     )
+    ask_above: int = Field(
+        70,
+        ge=0,
+        le=100,
+        description="A call of a tool with more risk than this (0 to 100) is asked about, though rules allow it.",
+        json_schema_extra=LIVE,
+    )
+    council_above: int = Field(
+        50,
+        ge=0,
+        le=100,
+        description="A plan or a change with more risk than this (0 to 100) goes before the council.",
+        json_schema_extra=LIVE,
+    )
 
 
 class ModelSettings(Section):

@@ -16,6 +16,8 @@ _STRICTNESS = {Ruling.DENY: 0, Ruling.ASK: 1, Ruling.ALLOW: 2}
 
 DEFAULT = "default"
 """Name of the rule that decides when no other does."""
+RISKY = "risk"
+"""Name of the rule that asks about what is allowed and yet has much risk."""
 
 OUTSIDE = Decision(
     ruling=Ruling.DENY,
@@ -160,6 +162,6 @@ def _refuse_same_ids(rules: tuple[Rule, ...]) -> None:
         other = seen.setdefault(rule.id, rule)
         if other is not rule:
             raise PolicyError(f"{rule.source}: the id {rule.id!r} is taken by the rule at {other.source}")
-    for reserved in (DEFAULT, OUTSIDE.rule, OWN_HOME.rule, "malformed"):
+    for reserved in (DEFAULT, RISKY, OUTSIDE.rule, OWN_HOME.rule, "malformed"):
         if reserved in seen:
             raise PolicyError(f"{seen[reserved].source}: the id {reserved!r} is used by the engine itself")

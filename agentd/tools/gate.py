@@ -27,7 +27,8 @@ from agentd.errors import (
 )
 from agentd.events import EventKind
 from agentd.policy.approvals import Approval, Approvals, Asked, State
-from agentd.policy.engine import OUTSIDE, PolicyEngine
+from agentd.policy.engine import OUTSIDE, RISKY, PolicyEngine
+from agentd.policy.risk import risk_of_actions
 from agentd.sandbox.confine import Walls
 from agentd.store.audit import Audit
 from agentd.store.outputs import Outputs
@@ -42,6 +43,7 @@ from agentd.types import (
     Emit,
     Grounding,
     JsonObject,
+    Risk,
     Ruling,
     Scope,
     ToolCall,
@@ -112,10 +114,11 @@ class Gate:
         walls: Walls | None = None,
         ledger: Ledger | None = None,
         approvals: Approvals | None = None,
+        ask_above: Callable[[], int] = lambda: 100,
     ) -> None:
         """`own`: the places of the home that stay closed to tools; `walls`: what programs of a project run behind;
         `ledger`: where what they change is kept as it was before; `approvals`: where a task may ask a person, without
-        which what must be asked is only refused."""
+        which what must be asked is only refused; `ask_above`: the risk above which one is asked though rules allow."""
         self.tools = tools
         self.policy = policy
         self.audit = audit
@@ -126,6 +129,7 @@ class Gate:
         self.walls = walls or Walls()
         self.ledger = ledger
         self.approvals = approvals
+        self.ask_above = ask_above
 
     def call(self, call: ToolCall, scope: Scope, key: str) -> ToolResult:
         """Run a tool once under `key`; a result that the journal has already comes back without a run or a decision."""
@@ -322,8 +326,10 @@ class _Run:
             nothing = Decision(ruling=Ruling.DENY, rule="default", because="It names no action to judge.", risk=90)
             return _Verdict(actions=(), action=None, decision=nothing)
         action, decision = max(decided, key=lambda pair: _STRICTNESS[pair[1].ruling])
-        risk = max(each.risk for _, each in decided)
-        return _Verdict(actions=actions, action=action, decision=replace(decision, risk=risk))
+        risk = risk_of_actions(decided)
+        if decision.ruling is Ruling.ALLOW and risk.score > (limit := self.gate.ask_above()):
+            decision = Decision(ruling=Ruling.ASK, rule=RISKY, because=_too_risky(risk, limit))
+        return _Verdict(actions=actions, action=action, decision=replace(decision, risk=risk.score))
 
     def _actions(self) -> tuple[Action, ...]:
         try:
@@ -489,6 +495,10 @@ class _Run:
             return replace(result, text=text)
         handle = self.gate.outputs.put(self.scope.task, text)
         return replace(result, text=_head_and_tail(text, handle), handle=handle)
+
+
+def _too_risky(risk: Risk, limit: int) -> str:
+    return f"Its risk is {risk.score}, and a person is asked above {limit} ({'; '.join(risk.reasons)})."
 
 
 def _starts_a_program(action: Action) -> bool:

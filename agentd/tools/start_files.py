@@ -12,38 +12,17 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from agentd.errors import AgentdError
+from agentd.policy.places import GIT, makes_programs_run
 from agentd.workspace.paths import Workspace
 
-NAMES = (
-    *("conftest.py", "pytest.ini", ".pytest.ini", "setup.cfg", "tox.ini", "pyproject.toml", "package.json", ".npmrc"),
-    *(".mcp.json", ".envrc", "sitecustomize.py", "usercustomize.py", "*.pth", ".pre-commit-config.yaml"),
-    *("pytest.py", "ruff.py", "mypy.py", "black.py"),
-)
-FOLDERS = (".vscode", ".idea", ".husky", ".devcontainer")
-WORKFLOWS = (".github", "workflows")
-SHADOWS = ("pytest", "ruff", "mypy", "black")
-"""Packages of these names would be taken for the tools."""
-GIT = ".git"
 _INSTALLED = "node_modules"
 """What lies there is programs already, thousands of them; it is not looked at."""
 _ENVIRONMENT = "pyvenv.cfg"
 MOST_KEPT = 1_000_000
 """Bytes of a file that can be put back."""
-
-
-def makes_programs_run(path: str) -> bool:
-    """Whether something at this relative path starts programs, or steers what is started, by itself."""
-    *folders, name = [part.casefold() for part in PurePosixPath(path).parts]
-    if any(fnmatchcase(name, each) for each in NAMES) or {GIT, *FOLDERS} & {name, *folders}:
-        return True
-    if name.startswith(("__init__.", "__main__.")) and folders[-1:] and folders[-1] in SHADOWS:
-        return True
-    return WORKFLOWS in pairwise([*folders, name])
 
 
 @dataclass(frozen=True, slots=True)

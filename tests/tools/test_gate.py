@@ -259,6 +259,28 @@ def test_a_denial_leaves_the_journal_free(bench: Bench, name: str) -> None:
     assert not bench.db.rows("SELECT * FROM journal")
 
 
+def test_what_rules_allow_is_asked_about_when_its_risk_is_above_the_limit(bench: Bench) -> None:
+    limit = 20
+    gate = Gate(
+        bench.counter.tools(),
+        bench.policy,
+        bench.audit,
+        bench.events.emit,
+        bench.outputs,
+        SystemClock(),
+        ask_above=lambda: limit,
+    )
+    scope = bench.scope()
+    gate.call(ToolCall(tool="write", args={"path": "a.txt", "content": "x"}), scope, "1")
+    with pytest.raises(NeedsApproval, match=r"risk is 35.*above 20.*build files \(Makefile\): 15"):
+        gate.call(ToolCall(tool="write", args={"path": "Makefile", "content": "x"}), scope, "2")
+    assert bench.counter.runs == 1
+    assert [record.data["rule"] for record in bench.records("tool.decided")] == ["write-files", "risk"]
+    limit = 35
+    gate.call(ToolCall(tool="write", args={"path": "Makefile", "content": "x"}), scope, "2")
+    assert bench.counter.runs == 2
+
+
 def test_an_action_that_needs_a_person_is_asked_for_and_not_done(bench: Bench) -> None:
     with pytest.raises(NeedsApproval, match="careful"):
         bench.call("write", path="careful/a.txt", content="x")

@@ -11,12 +11,13 @@ import pytest
 
 from agentd.errors import ToolFailed
 from agentd.policy.engine import PolicyEngine
+from agentd.policy.places import makes_programs_run
 from agentd.sandbox import confine
 from agentd.sandbox.confine import Mode, Walls
 from agentd.tools.checks import check_command
 from agentd.tools.code import run_tests
 from agentd.tools.shell import run_command
-from agentd.tools.start_files import Watch, makes_programs_run
+from agentd.tools.start_files import Watch
 from agentd.tools.tool import ToolContext
 from agentd.types import AccessLevel, Action, Ruling
 from agentd.workspace.paths import Workspace

@@ -1,0 +1,204 @@
+"""Finds keys, tokens and passwords in a text by their form, in time that grows with its length only."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+
+_PLACEHOLDERS = re.compile(
+    r"example|placeholder|changeme|change[-_]me|replace[-_]?me|your[-_]|dummy|sample|redacted|insert[-_]|xxxx|\*\*\*|\.\.\."
+    r"|todo|fake|[<>]|\$\{|\$\(|\{\{|%\(|%s|\{\}",
+    re.IGNORECASE,
+)
+"""Stand in texts that show what a key would look like."""
+_PASSWORDS = re.compile(
+    r"passw|passphrase|pwd|secret|token|test|hunter2|1234|abcd|qwerty|letmein|getenv|environ|none|null"
+)
+"""A value that holds one of these is what somebody called it, not what it is."""
+_LOGINS = ("password", "passwd", "pass", "pw", "secret", "token")
+_RUN = re.compile(r"[A-Za-z0-9+/]{32}")
+MARK = re.compile(r"\[left out: [A-Za-z ]{1,40}\]")
+"""What `redact` puts in the place of a secret."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Where a secret stands, and of which kind it is; never what it is."""
+
+    kind: str
+    start: int
+    end: int
+    line: int
+    """From 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """One kind of secret. `hints`: one of them stands in every text that can hold it, in lower case."""
+
+    kind: str
+    hints: tuple[str, ...]
+    pattern: re.Pattern[str]
+    """Its group `s`, else the whole match, is the secret."""
+    real: Callable[[str], bool]
+
+
+def _varied(value: str) -> bool:
+    """No stand-in: not one character again and again, and no word that says so."""
+    return len(set(value)) >= 8 and not _PLACEHOLDERS.search(value)
+
+
+def _block(value: str) -> bool:
+    return _RUN.search(value) is not None
+
+
+def _password(value: str) -> bool:
+    """As mixed as a password that a machine or a careful person made."""
+    if not _varied(value) or _PASSWORDS.search(value.casefold()):
+        return False
+    kinds = (str.islower, str.isupper, str.isdigit, lambda c: not c.isalnum())
+    mixed = sum(any(map(kind, value)) for kind in kinds)
+    return mixed >= 3 and _bits(value) >= 3.0
+
+
+def _bare_password(value: str) -> bool:
+    """As `_password`, where no quotes say that it is a value and no name of something else."""
+    return _password(value) and any(c.isdigit() for c in value) and _bits(value) >= 3.3
+
+
+def _login(value: str) -> bool:
+    return not _PLACEHOLDERS.search(value) and value.casefold() not in _LOGINS
+
+
+def _bits(value: str) -> float:
+    """Shannon's entropy, a character."""
+    counts = Counter(value).values()
+    return -sum(n / len(value) * math.log2(n / len(value)) for n in counts)
+
+
+def _form(kind: str, hints: str, pattern: str, real: Callable[[str], bool] = _varied) -> _Form:
+    return _Form(kind, tuple(hints.split()), re.compile(pattern), real)
+
+
+_NAME = r"(?:passw(?:or)?d|passphrase|pwd|secret|token|credential|(?:api|access|auth|encryption)[_-]?key)s?"
+_NAMES = (
+    "passwd password passphrase pwd secret token apikey api_key api-key access_key accesskey access-key authkey "
+    "auth_key auth-key encryptionkey encryption_key encryption-key credential"
+)
+_ASSIGNED = rf"(?i:{_NAME})[\"'\]]{{0,2}}[ \t]{{0,8}}(?::=|=>|=|:)[ \t]{{0,8}}"
+
+# Every repetition has a bound, or begins where no longer one could have begun: no text makes the search slow.
+_FORMS = (
+    _form("AWS key id", "akia asia abia acca", r"(?<![A-Za-z0-9])(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}(?![A-Za-z0-9])"),
+    _form(
+        "AWS secret key",
+        "aws",
+        r"(?i:aws.{0,20}?(?:secret|key).{0,20}?)[\"'\s:=>]{1,6}(?P<s>[A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])",
+    ),
+    _form("GitHub token", "ghp_ gho_ ghu_ ghs_ ghr_", r"(?<![A-Za-z0-9])gh[pousr]_[A-Za-z0-9]{36,255}"),
+    _form("GitHub token", "github_pat_", r"(?<![A-Za-z0-9])github_pat_[A-Za-z0-9_]{36,255}"),
+    _form(
+        "GitLab token",
+        "glpat- gldt- glrt- glptt- glft- glsoat- glcbt- glagent- glimt-",
+        r"(?<![A-Za-z0-9])gl(?:pat|dt|rt|ptt|ft|soat|cbt|agent|imt)-[A-Za-z0-9_.-]{20,100}",
+    ),
+    _form(
+        "Slack token", "xoxa- xoxb- xoxe- xoxo- xoxp- xoxr- xoxs-", r"(?<![A-Za-z0-9])xox[abeoprs]-[A-Za-z0-9-]{20,250}"
+    ),
+    _form("Slack token", "xapp-", r"(?<![A-Za-z0-9])xapp-\d-[A-Za-z0-9-]{20,250}"),
+    _form(
+        "Slack webhook",
+        "hooks.slack.com",
+        r"hooks\.slack\.com/(?:services|workflows|triggers)/(?P<s>[A-Za-z0-9/]{30,100})",
+    ),
+    _form(
+        "Stripe key", "sk_live_ rk_live_ sk_test_ rk_test_", r"(?<![A-Za-z0-9])[rs]k_(?:live|test)_[A-Za-z0-9]{16,250}"
+    ),
+    _form("webhook secret", "whsec_", r"(?<![A-Za-z0-9])whsec_[A-Za-z0-9+/=]{24,100}"),
+    _form("Google key", "aiza", r"(?<![A-Za-z0-9])AIza[A-Za-z0-9_-]{35}(?![A-Za-z0-9_-])"),
+    _form("Google secret", "gocspx-", r"(?<![A-Za-z0-9])GOCSPX-[A-Za-z0-9_-]{28}"),
+    _form("Google token", "ya29.", r"(?<![A-Za-z0-9])ya29\.[A-Za-z0-9_-]{30,300}"),
+    _form(
+        "model server key",
+        "sk-",
+        r"(?<![A-Za-z0-9-])sk-(?:(?:proj|svcacct|admin|ant|or)-[A-Za-z0-9_-]{24,250}|[A-Za-z0-9]{32,100})(?![A-Za-z0-9])",
+    ),
+    _form("Hugging Face token", "hf_", r"(?<![A-Za-z0-9_])hf_[A-Za-z0-9]{34,40}(?![A-Za-z0-9_])"),
+    _form("npm token", "npm_", r"(?<![A-Za-z0-9_])npm_[A-Za-z0-9]{36}(?![A-Za-z0-9_])"),
+    _form("PyPI token", "pypi-", r"(?<![A-Za-z0-9])pypi-AgE[A-Za-z0-9_-]{50,300}"),
+    _form("SendGrid key", "sg.", r"(?<![A-Za-z0-9])SG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}"),
+    _form("Telegram token", ":aa", r"(?<![A-Za-z0-9])\d{8,10}:AA[A-Za-z0-9_-]{33}(?![A-Za-z0-9_-])"),
+    _form("Twilio key", "twilio", r"(?i:twilio).{0,40}?(?P<s>(?<![A-Za-z0-9])(?:SK)?[0-9a-f]{32}(?![A-Za-z0-9]))"),
+    _form("DigitalOcean token", "_v1_", r"(?<![A-Za-z0-9])do[opr]_v1_[a-f0-9]{64}"),
+    _form("Shopify token", "shpat_ shpca_ shppa_ shpss_", r"(?<![A-Za-z0-9])shp(?:at|ca|pa|ss)_[a-fA-F0-9]{32}"),
+    _form("Databricks token", "dapi", r"(?<![A-Za-z0-9])dapi[a-f0-9]{32}(?![a-f0-9])"),
+    _form("Azure storage key", "accountkey=", r"(?i:AccountKey=)(?P<s>[A-Za-z0-9+/]{86}==)"),
+    _form("age key", "age-secret-key-1", r"AGE-SECRET-KEY-1[A-Z0-9]{58}"),
+    _form("agentd key", "agentd_", r"(?<![A-Za-z0-9])agentd_[A-Za-z0-9_-]{32,100}"),
+    _form(
+        "private key",
+        "private key",
+        r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
+        r"(?:(?!-----)[A-Za-z0-9+/=:,.\s\\\"'|>-]){40,20000}(?:-----END[A-Z0-9 ]{1,50}-----)?",
+        _block,
+    ),
+    _form(
+        "web token",
+        "eyj",
+        r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{10,4000}\.eyJ[A-Za-z0-9_-]{10,8000}\.[A-Za-z0-9_-]{16,2000}",
+    ),
+    _form(
+        "login in an address",
+        "://",
+        r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{1,20}://[^\s/:@\"'<>]{0,100}:(?P<s>[^\s/:@\"'<>]{3,200})@[A-Za-z0-9\[]",
+        _login,
+    ),
+    _form("password", _NAMES, rf"{_ASSIGNED}(?P<q>[\"'`])(?P<s>[^\s\"'`]{{8,200}})(?P=q)", _password),
+    _form(
+        "password",
+        _NAMES,
+        rf"{_ASSIGNED}(?P<s>[A-Za-z0-9+/=_!@#%^&*~-]{{16,200}})(?=[\s,;)\]}}]|$)",
+        _bare_password,
+    ),
+)
+
+
+def scan(text: str, known: Collection[str] = ()) -> list[Finding]:
+    """The secrets in a text, in their order and none inside another. `known`: values that are secret in any form."""
+    folded = text.casefold() if text.isascii() else text.lower()
+    found = sorted({(start, -end, kind) for start, end, kind in _spans(text, folded, known)})
+    findings: list[Finding] = []
+    line, place, covered = 1, 0, 0
+    for start, back, kind in found:
+        if -back <= covered:
+            continue
+        line, place = line + text.count("\n", place, start), start
+        findings.append(Finding(kind=kind, start=max(start, covered), end=-back, line=line))
+        covered = -back
+    return findings
+
+
+def redact(text: str, known: Collection[str] = ()) -> str:
+    """The text with a mark in the place of each secret."""
+    pieces, place = [], 0
+    for finding in scan(text, known):
+        pieces += [text[place : finding.start], f"[left out: {finding.kind}]"]
+        place = finding.end
+    return "".join([*pieces, text[place:]]) if pieces else text
+
+
+def _spans(text: str, folded: str, known: Collection[str]) -> Iterator[tuple[int, int, str]]:
+    for value in known:
+        start = text.find(value)
+        while start >= 0:
+            yield start, start + len(value), "secret of the vault"
+            start = text.find(value, start + len(value))
+    for form in _FORMS:
+        if any(hint in folded for hint in form.hints):
+            for match in form.pattern.finditer(text):
+                name = "s" if "s" in form.pattern.groupindex else 0
+                if form.real(match[name]):
+                    yield match.start(name), match.end(name), form.kind

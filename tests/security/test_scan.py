@@ -1,0 +1,145 @@
+"""The scanner: keys are found by their form, stand-ins are not, and no text makes it slow or holds a key afterwards."""
+
+from __future__ import annotations
+
+import random
+import string
+import time
+
+import pytest
+
+from agentd.security.scan import MARK, redact, scan
+
+MIXED = string.ascii_letters + string.digits
+
+
+def made(length: int, alphabet: str = MIXED, seed: int = 7) -> str:
+    """Made here, so that no file holds what looks like a key."""
+    return "".join(random.Random(seed).choices(alphabet, k=length))
+
+
+BODY = "\n".join(made(64, seed=n) for n in range(12))
+HEAD, TAIL = "-----BEGIN {}PRIVATE " + "KEY-----", "-----END {}PRIVATE " + "KEY-----"
+SECRETS = {
+    "AWS key id": ["AKIA" + made(16, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567")],
+    "AWS secret key": [f"aws_secret_access_key = {made(40)}", f'"AWS_SECRET_KEY": "{made(40)}"'],
+    "GitHub token": ["ghp_" + made(36), "gho_" + made(36), f"github_pat_{made(22)}_{made(59)}"],
+    "GitLab token": ["glpat-" + made(20), "glrt-" + made(20)],
+    "Slack token": [f"xoxb-123456789012-1234567890123-{made(24)}", f"xapp-1-A{made(10)}-{made(40)}"],
+    "Slack webhook": [f"https://hooks.slack.com/services/T{made(8)}/B{made(8)}/{made(24)}"],
+    "Stripe key": ["sk_live_" + made(24), "rk_test_" + made(40)],
+    "webhook secret": ["whsec_" + made(32)],
+    "Google key": ["AIza" + made(35)],
+    "Google secret": ["GOCSPX-" + made(28)],
+    "Google token": ["ya29." + made(60)],
+    "model server key": ["sk-ant-api03-" + made(93), "sk-proj-" + made(60), "sk-" + made(48), "sk-or-v1-" + made(64)],
+    "Hugging Face token": ["hf_" + made(34)],
+    "npm token": ["npm_" + made(36)],
+    "PyPI token": ["pypi-AgEIcHlwaS5vcmc" + made(80)],
+    "SendGrid key": [f"SG.{made(22)}.{made(43)}"],
+    "Telegram token": [f"123456789:AA{made(33)}"],
+    "Twilio key": [f"twilio_key = SK{made(32, '0123456789abcdef')}"],
+    "DigitalOcean token": ["dop_v1_" + made(64, "0123456789abcdef")],
+    "Shopify token": ["shpat_" + made(32, "0123456789abcdef")],
+    "Databricks token": ["dapi" + made(32, "0123456789abcdef")],
+    "Azure storage key": [f"AccountName=x;AccountKey={made(86)}==;"],
+    "age key": ["AGE-SECRET-KEY-1" + made(58, string.ascii_uppercase + string.digits)],
+    "agentd key": ["agentd_" + made(43)],
+    "private key": [
+        f"{HEAD.format(kind)}\n{BODY}\n{TAIL.format(kind)}" for kind in ("", "RSA ", "EC ", "OPENSSH ", "ENCRYPTED ")
+    ],
+    "web token": [f"Bearer eyJ{made(30)}.eyJ{made(60)}.{made(43)}"],
+    "login in an address": ["postgres://admin:s3cr3tP4ss@db.internal:5432/x", f"https://bot:{made(20)}@git.internal/a"],
+    "password": [
+        'password = "xK9#mP2$vL5qR8"',
+        "DB_PASSWORD=xK9mP2vL5qR8Tz1W",
+        f"  api_key: {made(32)}",
+        f'"client_secret": "{made(32)}"',
+        f"token: '{made(40)}'",
+        f'config["secret"] = "{made(24)}"',
+    ],
+}
+ORDINARY = [
+    'password = "changeme123A!"',
+    "token = get_token()",
+    'password = os.environ["PASSWORD"]',
+    "api_key: ${API_KEY}",
+    "https://user:password@host/",
+    "https://user:<password>@host/",
+    'secret = "my-secret-Value1"',
+    "AKIAIOSFODNN7" + "EXAMPLE",
+    f'HEADER = "{HEAD.format("")}"',
+    "ghp_" + "x" * 36,
+    "sk-" + "your-key-goes-here-and-is-long-enough",
+    "token: str = Field(default=None)",
+    "def token(self) -> str:",
+    'PASSWORD_HASHERS = "django.contrib.auth.hashers.PBKDF2PasswordHasher"',
+    "commit 8ac5db7f460d910f6e5d5b7c9ad3b0a1c2d3e4f5",
+    "sha256:" + made(64, "0123456789abcdef"),
+    "http://127.0.0.1:8080/a@b",
+    "data:image/png;base64," + made(200),
+    "uuid: 0b0b6b0c-6b0a-4b0e-8b0d-0b0b6b0c6b0a",
+]
+
+
+@pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind, texts in SECRETS.items() for text in texts])
+@pytest.mark.parametrize("around", ["{}", "before\n{} after", "+    x = f({});", "\ufeffé {}\r\n"])
+def test_each_kind_is_found_and_gone_after_redaction(kind: str, text: str, around: str) -> None:
+    whole = around.format(text)
+    found = scan(whole)
+    assert kind in [finding.kind for finding in found]
+    clean = redact(whole)
+    assert MARK.search(clean)
+    for finding in found:
+        assert whole[finding.start : finding.end] not in clean
+    assert not scan(clean)
+    assert redact(clean) == clean
+
+
+@pytest.mark.parametrize("text", ORDINARY)
+def test_what_only_speaks_of_secrets_is_left_alone(text: str) -> None:
+    assert scan(text) == []
+    assert redact(text) == text
+
+
+def test_lines_are_counted_and_findings_do_not_overlap() -> None:
+    token = "ghp_" + made(36)
+    text = f"one\ntwo {token}\nthree\npassword = '{token}' and {token}\n"
+    assert [finding.line for finding in scan(text)] == [2, 4, 4]
+    assert all(text[finding.start : finding.end] == token for finding in scan(text))
+
+
+def test_known_values_are_found_in_any_form() -> None:
+    assert [finding.kind for finding in scan("say open sesame, open sesame", ["open sesame"])] == [
+        "secret of the vault"
+    ] * 2
+    assert "sesame" not in redact("x open sesame y", ["open sesame"])
+
+
+def test_a_key_whose_end_was_cut_off_is_left_out_as_far_as_it_stands() -> None:
+    clean = redact(f"{HEAD.format('RSA ')}\n{BODY}")
+    assert BODY.splitlines()[-1] not in clean
+
+
+HOSTILE = [
+    HEAD.format("") * 30_000,
+    HEAD.format("") + "A" * 800_000,
+    "eyJ" * 250_000,
+    f"eyJ{'a' * 20}.eyJ" * 40_000,
+    "password=" * 80_000,
+    'password = "' + "aB3$" * 200_000,
+    "a://" * 200_000,
+    "a://b:" * 120_000,
+    "aws" * 250_000,
+    "aws secret key " * 50_000,
+    "twilio " * 100_000,
+    "sk-" * 250_000,
+    "token: " * 100_000,
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=lambda text: text[:12])
+def test_no_text_makes_it_slow(text: str) -> None:
+    began = time.process_time()
+    scan(text)
+    assert time.process_time() - began < 20  # some tenths of a second; what is quadratic takes minutes
