@@ -18,6 +18,7 @@ class EventKind(StrEnum):
     TASK_WAITING = "TaskWaiting"
     TASK_FINISHED = "TaskFinished"
     PLAN_MADE = "PlanMade"
+    VERDICT_GIVEN = "VerdictGiven"
     STEP_STARTED = "StepStarted"
     STEP_JUDGED = "StepJudged"
     TOOL_DECIDED = "ToolDecided"

@@ -596,6 +596,9 @@ class Verdict:
     checks: tuple[Check, ...] = ()
     opinions: tuple[Opinion, ...] = ()
     vetoed: bool = False
+    absent: tuple[str, ...] = ()
+    """The roles that gave no usable opinion."""
+    about: Literal["plan", "change", "question"] = "question"
 
 
 # durability -----------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from typing import Any, TypeAlias
 
 from agentd.agent.limits import Limits
+from agentd.errors import BadReply
 from agentd.events import EventKind
 from agentd.types import (
     Effect,
@@ -26,6 +27,9 @@ from agentd.types import (
 )
 
 Record: TypeAlias = Callable[[str, str, JsonObject], Any]
+
+LONGEST_REPLY = 150_000
+"""Characters; as JSON of ASCII the journal can keep a reply of this size, whatever it consists of."""
 
 _NOBODY_WAITS = frozenset({Origin.WATCH, Origin.SCHEDULE, Origin.EVAL})
 
@@ -84,7 +88,7 @@ class JournalledModel:
         )
 
         def do() -> JsonObject:
-            return asdict(self._model.chat(request, on_delta, cancel or self._scope.cancel))
+            return asdict(_kept(self._model.chat(request, on_delta, cancel or self._scope.cancel)))
 
         asked = request.prompt if request.prompt is not None else "\n".join(m.content for m in request.messages)
         reply = ModelReply(**self._once("chat", asked, do))
@@ -142,6 +146,14 @@ class JournalledModel:
     def _remaining(self, timeout: float) -> float:
         left = self._limits.deadline - (self._limits.started + self._limits.seconds)
         return max(1.0, min(timeout, left))
+
+
+def _kept(reply: ModelReply) -> ModelReply:
+    """The reply, if a journal can take it; a model that talks without end has said nothing."""
+    size = len(reply.text) + len(reply.reasoning)
+    if size > LONGEST_REPLY:
+        raise BadReply(f"{reply.model} said {size:,} characters; the most is {LONGEST_REPLY:,}")
+    return reply
 
 
 def _sha256(text: str) -> str:

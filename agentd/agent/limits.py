@@ -22,13 +22,15 @@ class Limits:
         self.turns = 0
         self._clock = clock
         self._cancel = cancel
+        self._counting = threading.Lock()
         self.started = clock.now()
         ends = self.started + budget.seconds
         self.deadline = min(ends, deadline) if deadline else ends
         """Unix seconds."""
 
     def spend(self, usage: Usage) -> None:
-        self.usage = self.usage + usage
+        with self._counting:
+            self.usage = self.usage + usage
 
     def check(self) -> None:
         if self._cancel.is_set():

@@ -71,7 +71,8 @@ class Work:
     _compact: dict[str, bool] = field(default_factory=dict)
     _numbers: Callable[[], int] = field(default_factory=lambda: count(1).__next__)
 
-    def model(self, role: str) -> Model:
+    def model(self, role: str, key: Callable[[], str] | None = None) -> Model:
+        """The role's model; its calls take the next numbers as keys, or what `key` gives."""
         chosen = self._chosen(role)
         self._speaker = chosen.name
         return JournalledModel(
@@ -79,7 +80,7 @@ class Work:
             role=role,
             scope=self.scope,
             limits=self.limits,
-            key=self.key,
+            key=key or self.key,
             record=self.record,
             emit=self.emit,
             cache=self.task.cache and self.task.origin is not Origin.EVAL,  # a suite measures models, not memory

@@ -29,6 +29,7 @@ _SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "approve": ("agentd.cli.inbox:approve", "Say yes to what a task waits for; it goes on."),
         "reject": ("agentd.cli.inbox:reject", "Say no to it, and why."),
         "answer": ("agentd.cli.inbox:answer", "Answer what a task asks."),
+        "council": ("agentd.cli.council:group", "Ask the council of roles: opinions and a verdict."),
         "report": ("agentd.cli.report:report", "What was done lately: verified and claimed apart."),
         "eval": ("agentd.cli.evals:evaluate", "Run a suite of tasks and print the table."),
     },
