@@ -49,6 +49,7 @@ from agentd.tasks.inbox import Inbox
 from agentd.tasks.journal import TaskJournal
 from agentd.tasks.queue import Queue
 from agentd.tasks.request import Defaults
+from agentd.tasks.undo import Undo
 from agentd.tasks.worker import Worker
 from agentd.tools.catalog import builtin
 from agentd.tools.checks import checks
@@ -57,6 +58,7 @@ from agentd.tools.outputs import read_output_tool
 from agentd.tools.own_places import OwnPlaces
 from agentd.tools.toolbox import Toolbox
 from agentd.types import AccessLevel, Budget, Clock, Emit, Journal, Report, Task
+from agentd.workspace.retention import Housekeeper
 from agentd.workspace.snapshots import Ledger
 
 log = telemetry.get_logger(__name__)
@@ -77,6 +79,8 @@ class App:
     events: EventLog
     outputs: Outputs
     ledger: Ledger
+    undo: Undo
+    housekeeper: Housekeeper
     keys: ApiKeys
     vault: Vault
     remotes: Remotes
@@ -119,11 +123,13 @@ class App:
         self.worker.start()
         self.prober.start()
         self.trial_runs.get_ready()
+        self.housekeeper.start()
 
     def stop(self) -> None:
         """Put back what runs, give the models' memory back, and close the database."""
         self.worker.stop()
         self.prober.stop()
+        self.housekeeper.stop()
         self.models.close()
         self.remotes.close()
         self.trial_runs.close()
@@ -148,7 +154,7 @@ def build(
     db = Database(settings.db_path, clock=clock, ballast_mb=settings.store.ballast_mb)
     audit, bus, outputs = Audit(db, clock), Bus(), Outputs(db, clock)
     events = EventLog(db, bus, clock)
-    ledger = Ledger(db, clock, record=audit.record)
+    ledger = Ledger(db, clock, settings=lambda: live.current.snapshots, record=audit.record, emit=events.emit)
     approvals = Approvals(db, audit, events.emit, clock, hours=lambda: live.current.approvals.expire_hours)
     read_output = read_output_tool(outputs)
     tools = Toolbox(builtin() | {read_output.name: read_output})
@@ -245,6 +251,8 @@ def build(
         events=events,
         outputs=outputs,
         ledger=ledger,
+        undo=Undo(queue, ledger),
+        housekeeper=Housekeeper(ledger.retention, ledger.blobs),
         keys=ApiKeys(db, clock),
         vault=vault,
         remotes=remotes,

@@ -268,6 +268,32 @@ class StoreSettings(Section):
     )
 
 
+class SnapshotSettings(Section):
+    """What stood in files before tasks changed them, kept so that it can be taken back."""
+
+    keep_days: float = Field(
+        30.0,
+        gt=0,
+        le=3650,
+        description="Days after which an ended task can no longer be undone.",
+        json_schema_extra=LIVE,
+    )
+    max_mb: int = Field(
+        2048,
+        ge=16,
+        le=1_000_000,
+        description="MiB kept in all; when it is more, the ended tasks that lie back longest can no longer be undone.",
+        json_schema_extra=LIVE,
+    )
+    survey_mb: int = Field(
+        64,
+        ge=0,
+        le=100_000,
+        description="MiB of files of one workspace kept before its programs run; what they change in others stays.",
+        json_schema_extra=LIVE,
+    )
+
+
 class LogSettings(Section):
     """The log in `state/logs/agentd.log`."""
 
@@ -333,6 +359,7 @@ class Settings(Places, BaseModel):
     cache: CacheSettings = CacheSettings()
     sandbox: SandboxSettings = SandboxSettings()
     store: StoreSettings = StoreSettings()
+    snapshots: SnapshotSettings = SnapshotSettings()
     log: LogSettings = LogSettings()
     plugins: PluginSettings = PluginSettings()
     tasks: TaskSettings = TaskSettings()

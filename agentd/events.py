@@ -35,6 +35,7 @@ class EventKind(StrEnum):
     PLUGIN_JUDGED = "PluginJudged"
     PLUGIN_ROLLED_BACK = "PluginRolledBack"
     PLUGIN_REMOVED = "PluginRemoved"
+    SNAPSHOTS_FORGOTTEN = "SnapshotsForgotten"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -191,6 +191,8 @@ class Report:
     claimed: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     """Paths inside the workspace that the task wrote, moved or deleted."""
+    unkept: tuple[str, ...] = ()
+    """Of these, those that an undo leaves: programs changed them, and they were too much to be kept before."""
     made: tuple[str, ...] = ()
     """Tools that the task gave itself, and used."""
     checks: tuple[CheckResult, ...] = ()

@@ -41,6 +41,7 @@ def ended(work: Work, state: TaskState, reason: str, *, answer: str = "", checks
         verified=passed,
         claimed=said,
         changed=tuple(work.changed),
+        unkept=tuple(work.unkept),
         made=tuple(name for name in work.made if any(e.call.tool == name and e.result.ok for e in work.evidence)),
         checks=tuple(checks),
         usage=work.limits.usage,

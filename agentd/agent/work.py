@@ -65,6 +65,8 @@ class Work:
     """Paths, in the order in which they were first touched."""
     made: dict[str, None] = field(default_factory=dict)
     """Tools that the task has given itself."""
+    unkept: dict[str, None] = field(default_factory=dict)
+    """Of these, those that an undo will leave as they are: programs changed them, and they were too much to keep."""
     denials: int = 0
     _speaker: str = ""
     """The model that was spoken to last."""
@@ -134,6 +136,7 @@ class Work:
         result = self.gate.call(call, replace(self.scope, model=self._speaker), self.key())
         self.limits.spend(Usage(tool_calls=1))
         self.changed.update(dict.fromkeys(result.changed))
+        self.unkept.update(dict.fromkeys(result.data.get("unkept", ())))
         return result
 
     def act(self, call: ToolCall) -> ToolResult:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import StreamingResponse
+from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
-from agentd.api.deps import Core
+from agentd.api.deps import Body, Core
 from agentd.api.sse import stream
 from agentd.errors import BadInput
-from agentd.types import Budget, Check, Task, TaskRequest, TaskState
+from agentd.tasks.records import storable
+from agentd.types import Budget, Check, JsonObject, Task, TaskRequest, TaskState
 
 router = APIRouter(prefix="/api", tags=["tasks"])
 
@@ -80,6 +82,32 @@ def cancel(core: Core, task_id: str) -> Task:
 def retry(core: Core, task_id: str) -> Task:
     """A fresh attempt at a task that has ended or waits: a new task."""
     return core.queue.retry(task_id)
+
+
+class UndoBody(Body):
+    paths: list[str] = Field(default_factory=list, max_length=1000)
+    """Files and folders; empty for all."""
+    dry_run: bool = False
+    back: bool = False
+    """Take the last undo back instead."""
+
+
+@router.get("/tasks/{task_id}/diff")
+def diff(core: Core, task_id: str) -> JsonObject:
+    """What a task did to files: each change, and all as one unified diff."""
+    return _plain(asdict(core.undo.changes(task_id)))
+
+
+@router.post("/tasks/{task_id}/undo")
+def undo(core: Core, task_id: str, body: UndoBody) -> JsonObject:
+    """Take back what an ended task did to files; what others have changed since stays."""
+    return _plain(asdict(core.undo.undo(task_id, body.paths, dry_run=body.dry_run, back=body.back)))
+
+
+def _plain(answer: JsonObject) -> JsonObject:
+    """Names and texts of files may hold bytes that are no text, and an answer cannot carry them."""
+    plain: JsonObject = json.loads(storable(json.dumps(answer, ensure_ascii=False)))
+    return plain
 
 
 @router.get("/report")

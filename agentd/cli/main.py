@@ -30,6 +30,8 @@ _SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "reject": ("agentd.cli.inbox:reject", "Say no to it, and why."),
         "answer": ("agentd.cli.inbox:answer", "Answer what a task asks."),
         "council": ("agentd.cli.council:group", "Ask the council of roles: opinions and a verdict."),
+        "diff": ("agentd.cli.undo:diff", "What a task changed in files."),
+        "undo": ("agentd.cli.undo:undo", "Take back what a task did to files."),
         "report": ("agentd.cli.report:report", "What was done lately: verified and claimed apart."),
         "eval": ("agentd.cli.evals:evaluate", "Run a suite of tasks and print the table."),
     },

@@ -14,6 +14,7 @@ from agentd.errors import AgentdError
 from agentd.plain import STEERING, escaped
 
 FAILED = 3
+CONFLICT = 9
 INTERRUPTED = 130
 TIMED_OUT = 124
 

@@ -154,6 +154,8 @@ def _description(task: Mapping[str, Any]) -> list[str]:
         lines.append(f"after      {', '.join(task['after'])}")
     if task["question"]:
         lines.append(f"question   {output.one_line(task['question'])}")
+    if task["report"] and task["report"]["changed"]:
+        lines.append(f"files      see: agentd diff {task['id']}; take back: agentd undo {task['id']}")
     return [*lines, *_plan_part(task), *(_report_part(task["report"]) if task["report"] else _given_checks(task))]
 
 
@@ -176,7 +178,7 @@ def _outcome_part(outcome: Mapping[str, Any]) -> list[str]:
 
 def _report_part(report: Mapping[str, Any]) -> list[str]:
     lines = ["", f"report     {report['state']} after {output.duration(report['seconds'])}, {_usage(report['usage'])}"]
-    for title in ("verified", "claimed", "changed", "made"):
+    for title in ("verified", "claimed", "changed", "unkept", "made"):
         lines += [f"{title:9}  {output.one_line(entry, 400)}" for entry in report[title]]
     lines += [f"check      {line}" for line in _check_lines(report["checks"])]
     if report["reason"]:

@@ -50,7 +50,7 @@ from agentd.types import (
     ToolResult,
 )
 from agentd.workspace.paths import Workspace
-from agentd.workspace.snapshots import Ledger
+from agentd.workspace.snapshots import Ledger, OriginOfChange, Watched
 
 MAX_TEXT = 8_000
 """Characters of a result that a model sees."""
@@ -60,6 +60,8 @@ MAX_DATA = 200_000
 """Characters of a result's data, and of the paths it changed, as JSON."""
 MAX_SHOWN = 200
 """Characters of an argument or action in the audit log."""
+MAX_NAMED = 200
+"""Files that a result or the audit log names."""
 
 _STRICTNESS = {Ruling.ALLOW: 0, Ruling.ASK: 1, Ruling.DENY: 2}
 _NAMES = {Grounding.FILE, Grounding.FOLDER, Grounding.PATH, Grounding.NEW_PATH, Grounding.COMMAND}
@@ -407,8 +409,11 @@ class _Run:
         """Whose changes they are in the ledger: the task's, or those of a call that belongs to none."""
         return self.scope.task or self.key
 
+    def _plain(self) -> Workspace:
+        return Workspace(Path(self.scope.workspace))
+
     def _workspace(self) -> Workspace:
-        plain = Workspace(Path(self.scope.workspace))
+        plain = self._plain()
         if self.gate.ledger is None:
             return plain
         return Workspace(plain.root, self.gate.ledger.keeper(self.owner, self.key, plain.root))
@@ -422,16 +427,36 @@ class _Run:
             return self.part.write(self.context)
         if self.partly:
             raise ToolFailed("a part of this was begun, and what was left out is not known any more")
-        result = self.tool.run(self.context, **_values(self.args))
+        result = self._watched()
         if self.view is not None and not self.view.came_true(self.context.workspace):
             raise ToolFailed(
                 "it did something else than a person was shown and approved", hint="look at what it changed"
             )
         return result
 
+    def _watched(self) -> ToolResult | str:
+        programs = [action for action in self._allowed() if _starts_a_program(action)]
+        if self.gate.ledger is None or not programs:
+            return self._called()
+        # Only a look before and after can tell what a program of the project changes in files.
+        origin: OriginOfChange = "test" if any(map(_tests, programs)) else "command"
+        watched = Watched()
+        try:
+            with self.gate.ledger.watching(self.owner, self.key, self._plain(), origin, watched):
+                result = self._called()
+        finally:
+            self.notes |= watched.told
+        return _with_changes(result, watched)
+
+    def _called(self) -> ToolResult | str:
+        return self.tool.run(self.context, **_values(self.args))
+
     def _try_out(self, ctx: ToolContext) -> ToolResult | str:
         """On copies, to see what it would do."""
         return self.tool.run(ctx, **_values(self.args))
+
+    def _allowed(self) -> tuple[Action, ...]:
+        return self.verdict.actions if self.verdict is not None else ()
 
     def _require(self, action: Action) -> None:
         verdict = self._judge((action,))
@@ -504,6 +529,25 @@ def _too_risky(risk: Risk, limit: int) -> str:
 def _starts_a_program(action: Action) -> bool:
     """One of the project's; git is ours, and works in a folder of ours."""
     return action.kind in _PROGRAMS and action.argv[:1] != ("git",)
+
+
+def _tests(action: Action) -> bool:
+    """It runs tests or a check, which may take long and is not meant to change files: others may have done that."""
+    words = (
+        action.argv[2:]
+        if action.argv[:1] in (("python",), ("python3",)) and action.argv[1:2] == ("-m",)
+        else action.argv
+    )
+    return action.kind != "shell.exec" or words[:1] == ("pytest",) or words[:2] == ("npm", "test")
+
+
+def _with_changes(result: ToolResult | str, watched: Watched) -> ToolResult | str:
+    """The result with the files that were seen to change."""
+    if not isinstance(result, ToolResult) or not watched.changed:
+        return result
+    data = {**result.data, "unkept": watched.unkept[:MAX_NAMED]} if watched.unkept else result.data
+    paths = dict.fromkeys([*result.changed, *watched.changed[:MAX_NAMED]])
+    return replace(result, changed=tuple(paths), data=data)
 
 
 def _head_and_tail(text: str, handle: str) -> str:

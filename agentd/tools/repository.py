@@ -223,6 +223,13 @@ class Repository:
                 return sha
         return ""
 
+    def of_task(self, task: str, most: int) -> list[str]:
+        """Ids of the newest commits whose message says that they are of this task."""
+        if not self.head:
+            return []
+        options = ("--no-show-signature", "--format=%H", "--fixed-strings", f"--grep=Agentd-Task: {task}")
+        return self.git("log", f"-{most}", *options, "HEAD").split()
+
     def made(self, sha: str) -> tuple[Commit, list[Change]]:
         """A commit and what it changed."""
         line = self.git("log", "-1", _FORM, "--date=short", "--no-show-signature", sha).rstrip("\n")

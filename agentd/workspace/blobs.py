@@ -34,12 +34,15 @@ _PIECES = """
 # Nobody speaks of them any more: neither a change nor, for pieces, a content.
 _LOOSE_CONTENTS = """
     SELECT digest FROM contents
-    WHERE NOT EXISTS (SELECT 1 FROM changes WHERE before_digest = contents.digest AND before_digest <> x'')
+    WHERE digest > ?1
+        AND NOT EXISTS (SELECT 1 FROM changes WHERE before_digest = contents.digest AND before_digest <> x'')
         AND NOT EXISTS (SELECT 1 FROM changes WHERE after_digest = contents.digest AND after_digest <> x'')
-    LIMIT 500"""
+        AND NOT EXISTS (SELECT 1 FROM surveyed WHERE digest = contents.digest AND digest <> x'')
+    ORDER BY digest LIMIT 500"""
 _LOOSE_PIECES = """
     SELECT digest FROM pieces
-    WHERE NOT EXISTS (SELECT 1 FROM content_pieces WHERE piece = pieces.digest) LIMIT 64"""
+    WHERE digest > ?1 AND NOT EXISTS (SELECT 1 FROM content_pieces WHERE piece = pieces.digest)
+    ORDER BY digest LIMIT 64"""
 
 
 class Blobs:
@@ -48,12 +51,21 @@ class Blobs:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._keeping = threading.RLock()
+        self._depth = 0
+        self._fresh: set[bytes] = set()
+        self._stored: int | None = None
 
     @contextmanager
     def keeping(self) -> Iterator[None]:
         """Nothing is dropped meanwhile."""
         with self._keeping:
-            yield
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+                if not self._depth:
+                    self._fresh.clear()
 
     def put(self, stream: BinaryIO, room: Room) -> bytes:
         """Keep what `stream` gives; its digest."""
@@ -69,6 +81,7 @@ class Blobs:
                 self._write(batch, room)
                 batch = []
         content = hashlib.sha256(b"".join(digests)).digest()
+        self._fresh.add(content)
         with self._db.transaction():
             self._write(batch, room)
             if not self.has(content):
@@ -95,34 +108,45 @@ class Blobs:
 
     def stored(self) -> int:
         """Bytes that the pieces take."""
-        row = self._db.row("SELECT coalesce(sum(stored), 0) AS stored FROM pieces")
-        return int(row["stored"]) if row else 0
+        with self._keeping:
+            if self._stored is None:
+                row = self._db.row("SELECT coalesce(sum(stored), 0) AS stored FROM pieces")
+                self._stored = int(row["stored"]) if row else 0
+            return self._stored
 
     def drop_loose(self) -> None:
         """Forget every content that no change names."""
-        while self._dropped("contents", _LOOSE_CONTENTS) or self._dropped("pieces", _LOOSE_PIECES):
-            pass
+        for table, loose in (("contents", _LOOSE_CONTENTS), ("pieces", _LOOSE_PIECES)):
+            last: bytes | None = b""
+            while last is not None:
+                last = self._dropped(table, loose, last)
+        self._stored = None
 
-    def pack(self, most: int = 64) -> int:
+    def pack(self, most: int = 32) -> int:
         """Compress up to `most` pieces that were kept as they are; how many were looked at."""
         rows = self._db.rows("SELECT digest, data FROM pieces WHERE packed = 0 LIMIT ?", (most,))
-        for row in rows:
-            packed, data = _packed(row["data"])
-            self._db.execute(
-                "UPDATE pieces SET packed = ?, data = ?, stored = ? WHERE digest = ?",
-                (packed, data, len(data), row["digest"]),
-            )
+        done = [(*_packed(row["data"]), row["digest"]) for row in rows]
+        with self._db.transaction():
+            for packed, data, digest in done:
+                self._db.execute(
+                    "UPDATE pieces SET packed = ?, data = ?, stored = ? WHERE digest = ?",
+                    (packed, data, len(data), digest),
+                )
+        self._stored = None
         return len(rows)
 
-    def _dropped(self, table: str, loose: str) -> bool:
+    def _dropped(self, table: str, loose: str, after: bytes) -> bytes | None:
+        """Drop some of those whose digest comes after this; the last of them, None when there were none."""
         with self._keeping, self._db.transaction():
-            rows = self._db.rows(loose)
+            rows = self._db.rows(loose, (after,))
             for row in rows:
-                self._db.execute(f"DELETE FROM {table} WHERE digest = ?", (row["digest"],))
-        return bool(rows)
+                if row["digest"] not in self._fresh:
+                    self._db.execute(f"DELETE FROM {table} WHERE digest = ?", (row["digest"],))
+        return rows[-1]["digest"] if rows else None
 
     def _write(self, batch: list[_Piece], room: Room) -> None:
         """Those pieces that are not kept yet."""
+        self._fresh.update(digest for digest, _ in batch)
         new = {digest: data for digest, data in batch if not self._known(digest)}
         if not new:
             return
@@ -132,6 +156,8 @@ class Blobs:
         with self._db.transaction():
             for digest, packed, data in rows:
                 self._db.execute(_ADD_PIECE, (digest, len(data), packed, data))
+        if self._stored is not None:
+            self._stored += sum(len(data) for _, _, data in rows)
 
     def _known(self, digest: bytes) -> bool:
         return self._db.row("SELECT 1 FROM pieces WHERE digest = ?", (digest,)) is not None

@@ -5,22 +5,26 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeAlias
 
-from agentd.errors import ToolFailed
+from agentd.config import SnapshotSettings
+from agentd.errors import Conflict, ToolFailed
 from agentd.store.db import Database
-from agentd.types import Clock, FileChange, JsonObject
+from agentd.types import Clock, Emit, FileChange, JsonObject
 from agentd.workspace.blobs import Blobs, digest_of
 from agentd.workspace.changes import file_change
 from agentd.workspace.paths import Entry, Keep, Workspace
 from agentd.workspace.restore import Restored, Restorer, Segment
+from agentd.workspace.retention import MIB, Retention
 from agentd.workspace.standing import ABSENT, Standing, mark, standing
+from agentd.workspace.survey import MOST_FILES, Survey
 
 KEPT_AFTER = 4 * 1024 * 1024
 """Bytes of a file after a change that are kept for comparisons; of a larger one only its digest is."""
 _TRIES = 3
+_NAMED = 200
 
 OriginOfChange: TypeAlias = Literal["tool", "command", "test", "restore"]
 Record: TypeAlias = Callable[[str, str, JsonObject], Any]
@@ -60,6 +64,20 @@ class _Change:
     after: Standing
 
 
+@dataclass(slots=True)
+class Watched:
+    """Paths that a program changed; of the `unkept` ones it is not known what they were before."""
+
+    changed: list[str] = field(default_factory=list)
+    unkept: list[str] = field(default_factory=list)
+
+    @property
+    def told(self) -> JsonObject:
+        """For the audit log."""
+        told = {"found_changed": self.changed, "unkept": self.unkept}
+        return {name: paths[:_NAMED] for name, paths in told.items() if paths}
+
+
 class Ledger:
     """Changes by task, in one database. `record` is told, for the audit log, what was taken back or forgotten."""
 
@@ -68,12 +86,16 @@ class Ledger:
         db: Database,
         clock: Clock,
         *,
+        settings: Callable[[], SnapshotSettings] = SnapshotSettings,
         record: Record = lambda kind, task, data: None,
+        emit: Emit = lambda kind, task, data: None,
     ) -> None:
         self._db = db
         self._clock = clock
         self._record = record
         self.blobs = Blobs(db)
+        self.retention = Retention(db, self.blobs, clock, settings=settings, record=record, emit=emit)
+        self._survey = Survey(db, self.blobs, clock, most=lambda: settings().survey_mb * MIB)
 
     # recording --------------------------------------------------------------------------------------------------------
 
@@ -84,6 +106,33 @@ class Ledger:
     def finish(self, task: str, key: str) -> None:
         """What the call under `key` has begun took place; a part of the caller's transaction."""
         self._db.execute(_FINISH, (task, key))
+
+    @contextmanager
+    def watching(
+        self, task: str, key: str, workspace: Workspace, origin: OriginOfChange, watched: Watched
+    ) -> Iterator[None]:
+        """Around a program that may change any file: what it changed is then in the ledger, and in `watched`."""
+        self._survey.begin(task, key, workspace, self.retention.make_room)
+        author = Author(task=task, key=key, workspace=str(workspace.root), origin=origin)
+        try:
+            yield
+        except Exception:
+            self._found(author, workspace, watched)
+            raise
+        self._found(author, workspace, watched)
+
+    def _found(self, author: Author, workspace: Workspace, watched: Watched) -> None:
+        """Write down what a program has changed."""
+        with self.blobs.keeping():
+            found, whole = self._survey.found(author.task, author.key, workspace, self.retention.make_room)
+            changes = [_Change(place=each.path, before=each.before, after=each.after) for each in found if each.before]
+            with self._db.transaction():
+                self._write(author, changes)
+                self.finish(author.task, author.key)
+                self._survey.end(author.task, author.key, workspace)
+        watched.changed += [each.path for each in found]
+        watched.unkept += [each.path for each in found if each.before is None]
+        watched.unkept += [] if whole else [f"whatever lies beyond the first {MOST_FILES} files"]
 
     def _keeper(self, author: Author) -> Keep:
         return lambda changes: self._changing(author, changes)
@@ -103,7 +152,7 @@ class Ledger:
             seen = {entry: _marks(entry) for entry in changes}
             with self.blobs.keeping():
                 rows = self._write(
-                    author, [each for entry, after in changes.items() for each in self._found(entry, after)]
+                    author, [each for entry, after in changes.items() for each in self._differences(entry, after)]
                 )
             if all(_marks(entry) == seen[entry] for entry in changes):
                 return rows
@@ -111,7 +160,7 @@ class Ledger:
         names = ", ".join(entry.path for entry in changes)
         raise ToolFailed(f"{names} is being written by someone else", hint="try again when it is at rest")
 
-    def _found(self, entry: Entry, after: Entry | Standing) -> Iterator[_Change]:
+    def _differences(self, entry: Entry, after: Entry | Standing) -> Iterator[_Change]:
         """Each path from `entry` on that changes: all that is there now, and all that will be."""
         if isinstance(after, Standing):
             coming = {"": after}
@@ -125,13 +174,10 @@ class Ledger:
             yield _Change(place=_below(entry, below), before=ABSENT, after=then)
 
     def _keep_whole(self, stream: BinaryIO, size: int) -> bytes:
-        return self.blobs.put(stream, self._make_room)
+        return self.blobs.put(stream, self.retention.make_room)
 
     def _keep_small(self, stream: BinaryIO, size: int) -> bytes:
         return self._keep_whole(stream, size) if size <= KEPT_AFTER else digest_of(stream)
-
-    def _make_room(self, size: int) -> None:
-        """Raises `ToolFailed` when so many bytes more may not be kept."""
 
     def _write(self, author: Author, found: Iterable[_Change]) -> dict[int, _Change]:
         """Their rows."""
@@ -182,6 +228,31 @@ class Ledger:
         """Whether anything is known of it, or was before it was forgotten."""
         return bool(self.mark(task)) or self.pruned(task) is not None
 
+    def workspace(self, task: str) -> str | None:
+        """Where it changed something."""
+        row = self._db.row("SELECT workspace FROM changes WHERE task = ? LIMIT 1", (task,))
+        return str(row["workspace"]) if row else None
+
+    def undos(self, task: str) -> int:
+        """How often it was undone."""
+        row = self._db.row("SELECT coalesce(max(undo), 0) AS undo FROM changes WHERE task = ?", (task,))
+        return int(row["undo"]) if row else 0
+
+    def next_undo(self, task: str) -> int:
+        """The number of an undo that begins now, or goes on after a crash."""
+        last = self.undos(task)
+        cut_off = self._db.row("SELECT 1 FROM changes WHERE task = ? AND undo = ? AND done = 0", (task, last))
+        return last if last and cut_off else last + 1
+
+    def before_last_undo(self, task: str) -> int:
+        """The position before the last undo; `Conflict` when there was none."""
+        row = self._db.row(
+            "SELECT min(id) AS id FROM changes WHERE task = ? AND undo = ?", (task, self.undos(task) or -1)
+        )
+        if row is None or row["id"] is None:
+            raise Conflict(f"{task} was not undone, or there was nothing to take back", hint=f"agentd diff {task}")
+        return int(row["id"]) - 1
+
     def pruned(self, task: str) -> str | None:
         """Why the changes of a task are not known any more; None when they are."""
         row = self._db.row("SELECT why FROM changes_pruned WHERE task = ?", (task,))
@@ -226,6 +297,7 @@ class Ledger:
 
         `paths` limits it to files and folders; `undo`: its number where a person takes back what has ended.
         """
+        self._look_after_crash(task, workspace, dry_run=dry_run)
         author = Author(task=task, key=f"restore-{since}", workspace=str(workspace.root), origin="restore", undo=undo)
         histories = self._histories(self._rows(task, since), paths)
         restorer = Restorer(workspace, self.blobs, self._keeper(author), key=f"{task}-{since}")
@@ -236,6 +308,11 @@ class Ledger:
             self.finish(task, author.key)
             self._record("snapshot.restored", task, {"since": since, "undo": undo, **restored.told})
         return restored
+
+    def _look_after_crash(self, task: str, workspace: Workspace, *, dry_run: bool) -> None:
+        """A program was cut off, and its run is not taken up again: what differs now may be its doing, or someone's."""
+        for key in () if dry_run else self._survey.open(task):
+            self._found(Author(task=task, key=key, workspace=str(workspace.root), origin="test"), workspace, Watched())
 
     def _histories(self, rows: Iterable[Mapping[str, Any]], paths: Collection[str]) -> dict[str, list[Segment]]:
         """What happened to each path, in order."""

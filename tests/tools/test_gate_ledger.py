@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from agentd.clock import SystemClock
+from agentd.errors import ToolFailed
 from agentd.events import Bus
 from agentd.policy.engine import PolicyEngine
 from agentd.store.audit import Audit
@@ -19,10 +22,12 @@ from agentd.tasks.journal import TaskJournal
 from agentd.tasks.queue import Queue
 from agentd.tools.catalog import builtin
 from agentd.tools.gate import Gate
-from agentd.types import AccessLevel, Scope, TaskRequest, ToolCall, ToolResult
+from agentd.tools.tool import Tool, ToolContext, tool
+from agentd.types import AccessLevel, Action, Effect, Scope, TaskRequest, ToolCall, ToolResult
+from agentd.workspace import survey
 from agentd.workspace.paths import Workspace
 from agentd.workspace.restore import Restored
-from agentd.workspace.snapshots import Ledger
+from agentd.workspace.snapshots import Ledger, Watched
 
 POLICIES = Path(__file__).parents[2] / "policies"
 
@@ -138,3 +143,148 @@ def test_a_call_that_belongs_to_no_task_can_be_taken_back_by_its_key(bench: Benc
 
 def _without_task(scope: Scope) -> Scope:
     return Scope(task="", workspace=scope.workspace, level=scope.level, journal=scope.journal)
+
+
+# programs of the project ----------------------------------------------------------------------------------------------
+
+
+def python_tool(code: str, kind: str = "shell.exec") -> Tool:
+    """A tool `program` that runs a Python program in the workspace, as a command or as tests."""
+
+    argv = ("black", ".") if kind == "shell.exec" else ("python", "-m", "pytest")
+
+    @tool(actions=lambda a: [Action(kind=kind, argv=argv)], effect=Effect.IDEMPOTENT)
+    def program(ctx: ToolContext) -> ToolResult:
+        """Run it."""
+        done = subprocess.run([sys.executable, "-c", code], cwd=ctx.workspace.root, check=False)
+        if done.returncode:
+            raise ToolFailed("it failed")
+        return ToolResult(ok=True, text="ran")
+
+    return program
+
+
+def with_program(bench: Bench, code: str, kind: str = "shell.exec") -> None:
+    bench.gate.tools = {**bench.gate.tools, "program": python_tool(code, kind)}
+
+
+CHANGES = """
+import os, pathlib
+pathlib.Path("a.txt").write_text("formatted\\n")
+pathlib.Path("b.txt").unlink()
+pathlib.Path("made").mkdir()
+pathlib.Path("made/c.txt").write_text("new\\n")
+os.chmod("d.sh", 0o755)
+"""
+
+
+@pytest.fixture
+def project(bench: Bench) -> Path:
+    for name in ("a.txt", "b.txt", "d.sh", "e.txt"):
+        (bench.workspace / name).write_text(f"{name}\n")
+    return bench.workspace
+
+
+def test_what_a_command_changes_is_found_and_taken_back(bench: Bench, project: Path) -> None:
+    before = names(project)
+    with_program(bench, CHANGES)
+    scope = bench.claim()
+    result = bench.call(scope, "program")
+    assert set(result.changed) == {"a.txt", "b.txt", "made/c.txt", "d.sh"}
+    assert {change.path: change.kind for change in bench.ledger.changes(bench.task)} == {
+        "a.txt": "changed",
+        "b.txt": "deleted",
+        "made/c.txt": "added",
+        "d.sh": "mode",
+    }
+    restored = bench.undo()
+    assert names(project) == before
+    assert not (project / "d.sh").stat().st_mode & 0o100
+    assert (restored.kept, restored.conflicts) == ((), ())
+
+
+def test_what_stood_there_after_tests_is_kept_beside(bench: Bench, project: Path) -> None:
+    with_program(bench, "open('a.txt', 'w').write('by the tests, or by a person meanwhile')", "test.run")
+    bench.call(bench.claim(), "program")
+    restored = bench.undo()
+    assert (project / "a.txt").read_text() == "a.txt\n"
+    assert restored.kept == ("a.txt.agentd-after",)
+    assert (project / "a.txt.agentd-after").read_text().startswith("by the tests")
+
+
+def test_a_second_look_reads_only_what_changed(bench: Bench, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_program(bench, "pass")
+    scope = bench.claim()
+    bench.call(scope, "program")
+    read: list[str] = []
+    real = survey.standing
+    monkeypatch.setattr(survey, "standing", lambda place, take: read.append(place.path) or real(place, take))
+    (project / "e.txt").write_text("a person's\n")
+    bench.call(scope, "program")
+    assert read == ["e.txt"]
+
+
+def test_a_program_that_fails_is_looked_at_as_well(bench: Bench, project: Path) -> None:
+    with_program(bench, "open('a.txt', 'w').write('half'); raise SystemExit(1)")
+    assert not bench.call(bench.claim(), "program").ok
+    bench.undo()
+    assert (project / "a.txt").read_text() == "a.txt\n"
+
+
+def test_what_was_too_large_is_said_and_left(bench: Bench, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(survey, "MOST_BYTES", 1000)
+    (project / "large").write_text("x" * 2000)
+    with_program(bench, "open('large', 'a').write('more'); open('a.txt', 'w').write('new')")
+    result = bench.call(bench.claim(), "program")
+    assert result.data["unkept"] == ["large"]
+    (record,) = [each for each in bench.gate.audit.tail(50, bench.task) if each.kind == "tool.finished"]
+    assert (record.data["unkept"], record.data["found_changed"]) == (["large"], ["a.txt", "large"])
+    bench.undo()
+    assert (project / "large").read_text() == "x" * 2000 + "more"
+    assert (project / "a.txt").read_text() == "a.txt\n"
+
+
+def test_ignored_files_are_not_looked_at(bench: Bench, project: Path) -> None:
+    (project / ".gitignore").write_text("*.log\n")
+    with_program(bench, "open('x.log', 'w').write('x')")
+    assert bench.call(bench.claim(), "program").changed == ()
+
+
+def test_a_crash_in_a_program_is_seen_by_the_next_life(bench: Bench, project: Path) -> None:
+    def die(*_: object) -> None:
+        raise Crash
+
+    code = "open('a.txt', 'a').write('once more\\n')"
+    with_program(bench, code)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ledger, "_found", die)
+        with pytest.raises(Crash):
+            bench.call(bench.claim(), "program", "1")
+    bench.call(bench.claim(), "program", "1")
+    assert (project / "a.txt").read_text() == "a.txt\nonce more\nonce more\n"
+    assert bench.ledger.pre_image(bench.task, "a.txt") == b"a.txt\n"
+    bench.undo()
+    assert (project / "a.txt").read_text() == "a.txt\n"
+
+
+def test_a_crash_in_a_program_that_is_not_run_again_is_seen_by_the_undo(bench: Bench, project: Path) -> None:
+    def die(*_: object) -> None:
+        raise Crash
+
+    with_program(bench, "open('a.txt', 'a').write('more\\n')")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ledger, "_found", die)
+        with pytest.raises(Crash):
+            bench.call(bench.claim(), "program", "1")
+    assert bench.undo().kept == ("a.txt.agentd-after",)
+    assert (project / "a.txt").read_text() == "a.txt\n"
+
+
+def test_what_another_task_writes_meanwhile_is_not_the_programs(bench: Bench, project: Path) -> None:
+    with_program(bench, "pass")
+    other = Workspace(project, bench.ledger.keeper("t-other", "1", project))
+    watched = Watched()
+    with bench.ledger.watching("t-1", "1", Workspace(project), "command", watched):
+        other.write_atomic("a.txt", b"the other's\n")
+        (project / "b.txt").write_text("the program's\n")
+    assert watched.changed == ["b.txt"]
