@@ -68,11 +68,11 @@ class Constrained:
 
 
 def _fitting(model: Model, tools: Sequence[Tool], seen: Sequence[Evidence]) -> tuple[Tool, ...]:
-    """Without `edit_file` for a model that had better write whole files, as long as the files are short."""
+    """Without the tools that take diffs for a model that had better write whole files, while these are short."""
     long = any(turn.result.text.count("\n") > LONG_FILE for turn in seen)
     if model.profile.edit_format != "whole" or long or not any(tool.name == "write_file" for tool in tools):
         return tuple(tools)
-    return tuple(tool for tool in tools if tool.name != "edit_file")
+    return tuple(tool for tool in tools if tool.name not in ("edit_file", "apply_patch"))
 
 
 def _thought(model: Model, talk: Sequence[Message]) -> Message:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from agentd.tools import code, files, git, search, shell
+from agentd.tools import code, files, git, patches, search, shell
 from agentd.tools.tool import Tool
 
-_MODULES = (files, search, git, code, shell)
+_MODULES = (files, patches, search, git, code, shell)
 
 
 def builtin() -> dict[str, Tool]:

@@ -16,7 +16,7 @@ from agentd.tools.tool import ExistingPath, File, Folder, NewPath, Text, ToolCon
 from agentd.types import Action, Effect, JsonObject, ToolResult
 from agentd.workspace import patch, text
 from agentd.workspace.names import normal
-from agentd.workspace.paths import CHUNK, Workspace
+from agentd.workspace.paths import CHUNK, FileData, Workspace
 
 MAX_SHOWN = 200_000
 """Bytes of a file that one read_file gives."""
@@ -307,18 +307,12 @@ def _to_write(workspace: Workspace, path: str, content: str, mode: str) -> bytes
     data = workspace.read_bytes(path, MAX_EDITED)
     if mode == "overwrite" and text.is_binary(data):
         return text.UTF8.encode(content)
-    old, encoding = _decoded(path, data)
+    old, encoding = text.decode_file(path, data)
     newline = text.newline_of(old)
     new = text.with_newlines(content, newline)
     if mode == "overwrite":
         return encoding.encode(new) if encoding.can(new) else text.UTF8.encode(content)
     return encoding.encode(old + (newline if old and not old.endswith(newline) else "") + new)
-
-
-def _decoded(path: str, data: bytes) -> tuple[str, text.Encoding]:
-    if text.is_binary(data):
-        raise ToolFailed(f"{path} is a binary file ({text.kind_of(path, data)})", hint="only text can be changed")
-    return text.decode(data)
 
 
 def _written(workspace: Workspace, path: str, content: str, mode: str, existed: bool) -> ToolResult:
@@ -333,7 +327,7 @@ def _written(workspace: Workspace, path: str, content: str, mode: str, existed: 
 
 
 def _edit_before(ctx: ToolContext, args: Any) -> JsonObject:
-    return _intent(ctx.workspace, args.path, lambda: _edited(ctx.workspace, **args.model_dump())[0])
+    return _intent(ctx.workspace, args.path, lambda: _edited(ctx.workspace, **args.model_dump())[0].data)
 
 
 def _edit_probe(ctx: ToolContext, args: Any, intent: JsonObject) -> ToolResult | None:
@@ -368,22 +362,25 @@ def edit_file(
     """Replace a text in a file with another text.
 
     Give search and replace: search must stand in the file exactly, and once; set all to replace it everywhere. Or give
-    a unified diff of the file. Everything else in the file stays as it is.
+    a unified diff of the file. Everything else in the file stays as it is. For a diff of several files use apply_patch.
     """
-    data, lines = _edited(ctx.workspace, path, search, replace, all, diff)
-    ctx.workspace.write_atomic(path, data, ctx.key)
+    content, lines = _edited(ctx.workspace, path, search, replace, all, diff)
+    ctx.workspace.lay(path, content, ctx.key)
+    ctx.workspace.put(path, ctx.key)
     return _edit_result(path, lines)
 
 
 def _edited(
     workspace: Workspace, path: str, search: str, replace: str, all: bool, diff: str
-) -> tuple[bytes, tuple[int, ...]]:
-    """The bytes that the file will have, and the line numbers of the places that change."""
+) -> tuple[FileData, tuple[int, ...]]:
+    """What the file will hold, and the line numbers of the places that change."""
     if bool(search) == bool(diff) or (diff and replace):
         raise ToolMisused("edit_file takes either search and replace, or diff", hint="give one of the two")
-    old, encoding = _decoded(path, workspace.read_bytes(path, MAX_EDITED))
+    there = workspace.content(path, MAX_EDITED)
+    old, encoding = text.decode_file(path, there.data)
     new = patch.apply_diff(old, diff, path) if diff else patch.replace(old, search, replace, all=all)
-    return encoding.encode(new.text), new.lines
+    executable = there.executable if new.executable is None else new.executable
+    return FileData(data=encoding.encode(new.text), mode=there.mode, executable=executable), new.lines
 
 
 def _edit_result(path: str, lines: Sequence[int]) -> ToolResult:

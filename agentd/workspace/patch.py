@@ -5,21 +5,17 @@ from __future__ import annotations
 import difflib
 import re
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from dataclasses import replace as replace_fields
+from itertools import pairwise
 
 from agentd.errors import ToolFailed
+from agentd.workspace.diff import Act, FileDiff, Hunk, Line, parse, quote
 
 MAX_WAYS = 50
 """Ways to place the hunks of a diff that are tried out before it counts as ambiguous."""
 
-_HEADER = re.compile(r"@@ *-(\d+)(?:,(\d+))? +\+(\d+)(?:,(\d+))? *@@")
-_FENCE = ("```", "~~~")
-_FILE = ("diff --git ", "Index: ", "=====")
-_UNSUPPORTED = (
-    *("rename ", "copy ", "deleted file mode", "old mode", "new mode"),
-    *("Binary files ", "GIT binary patch", "diff --cc ", "diff --combined "),
-)
 _EXACT = "copy the lines exactly as read_file shows them"
 
 
@@ -29,6 +25,8 @@ class Patched:
 
     text: str
     lines: tuple[int, ...]
+    executable: bool | None = None
+    """What a diff makes of the file's mode; None: as it was."""
 
 
 # search and replace ---------------------------------------------------------------------------------------------------
@@ -98,45 +96,12 @@ def _closest(text: str, search: str) -> str:
     lines = text.split("\n")[:20_000] if wanted else []
     for number, line in enumerate(lines, 1):
         if line.strip() == wanted.strip():
-            return f"line {number} begins like it: {_quote(line)}"
+            return f"line {number} begins like it: {quote(line)}"
     near = difflib.get_close_matches(wanted, lines[:2000], n=1, cutoff=0.5)
-    return f"closest is line {lines.index(near[0]) + 1}: {_quote(near[0])}" if near else "no line is like it"
-
-
-def _quote(line: str) -> str:
-    return repr(line if len(line) <= 120 else line[:117] + "…")
+    return f"closest is line {lines.index(near[0]) + 1}: {quote(near[0])}" if near else "no line is like it"
 
 
 # unified diffs --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Line:
-    kind: str
-    """` `, `-` or `+`."""
-    text: str
-    ended: bool = True
-    """False when the diff says that the file has no newline after it."""
-
-
-@dataclass(slots=True)
-class _Hunk:
-    number: int
-    header: tuple[int, int, int, int] | None
-    """Old start and count, new start and count; None when the header does not say."""
-    lines: list[_Line] = field(default_factory=list)
-    loose: int = 0
-    """Empty lines at its end: blank context whose space was lost, or only space between hunks."""
-
-    @property
-    def old(self) -> list[_Line]:
-        return [line for line in self.lines if line.kind != "+"]
-
-    def size(self, loose: int = 0) -> tuple[int, int]:
-        return len(self.old) + loose, sum(line.kind != "-" for line in self.lines) + loose
-
-    def counts_hold(self, loose: int = 0) -> bool:
-        return self.header is not None and (self.header[1], self.header[3]) == self.size(loose)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,146 +111,144 @@ class _FileLine:
 
 
 def apply_diff(text: str, diff: str, path: str = "") -> Patched:
-    """Apply a unified diff of one file. `ToolFailed` with the reason when it does not fit or fits in several ways.
-
-    A hunk goes where its context and removed lines stand, exactly; its line numbers only decide between such places
-    when all numbers of the diff are right. Line endings are the file's. Code fences and words around are skipped.
-    """
-    hunks = _parse(diff, path)
-    lines = _split(text)
-    plain, own_endings = lines, False
-    if ("\r" in text or "\r" in diff) and not all(_candidates(hunk, lines) for hunk in hunks):
-        # Endings differ between diff and file: compare without them, keep those of the file.
-        hunks = [_narrow(hunk) for hunk in hunks]
-        plain, own_endings = [_FileLine(line.text.removesuffix("\r"), line.ended) for line in lines], True
-    ways = list(_ways(hunks, [_candidates(hunk, plain) for hunk in hunks], MAX_WAYS + 1))
-    if not ways:
-        raise _does_not_fit(hunks, plain)
-    results = {_build(hunks, way, lines, own_endings): way for way in ways}
-    if len(results) > 1 or len(ways) > MAX_WAYS:
-        way = _by_numbers(hunks, ways)
-        results = {_build(hunks, way, lines, own_endings): way}
-    result, way = next(iter(results.items()))
-    if result == text:
-        raise ToolFailed("the diff changes nothing", hint="mark removed lines with - and added lines with +")
-    return Patched(text=result, lines=tuple(_first_change(hunk, at) for hunk, at in zip(hunks, way, strict=True)))
+    """Apply a unified diff of one file. `ToolFailed` with the reason when it does not fit or fits in several ways."""
+    files = parse(diff)
+    if len(files) > 1:
+        raise ToolFailed("the diff changes several files", hint="apply_patch takes it")
+    if files:
+        _must_change_lines(files[0], path)
+    done = apply_hunks(text, files[0].hunks if files else ())
+    return replace_fields(done, executable=files[0].executable)
 
 
-def _parse(diff: str, path: str) -> list[_Hunk]:
-    lines = diff.split("\n")
-    if lines and not lines[-1].strip("\r"):
-        lines.pop()
-    at = _first_hunk(lines)
-    if at is None:
-        raise ToolFailed("the diff has no hunk", hint="each hunk begins with a line @@ -line,count +line,count @@")
-    _check_head([line.rstrip("\r") for line in lines[:at]], path)
-    hunks: list[_Hunk] = []
-    while at < len(lines):
-        line = lines[at].rstrip("\r")
-        if line.startswith("@@"):
-            hunks.append(_Hunk(len(hunks) + 1, _header(line)))
-        elif _is_end(hunks[-1], lines, at):
-            break
-        else:
-            _take(hunks[-1], lines[at], at + 1)
-        at += 1
-    for hunk in hunks:
-        _settle(hunk)
-    return hunks
-
-
-def _check_head(head: Sequence[str], path: str) -> None:
+def _must_change_lines(file: FileDiff, path: str) -> None:
     """Refuse what more than a change of one file's lines would be, and a diff for another file."""
-    for line in head:
-        if line.startswith(_UNSUPPORTED):
-            raise ToolFailed(f"the diff does more than change lines ({line!r})", hint="use move_path or delete_path")
-    names = [line[4:].split("\t")[0].strip() for line in head if line.startswith(("--- ", "+++ "))]
-    if len(names) > 2 or sum(line.startswith("diff --git ") for line in head) > 1:
-        raise _several_files()
-    if len(names) == 2 and names[1] == "/dev/null":
-        raise ToolFailed("the diff deletes the whole file", hint="use delete_path")
-    bases = {name.rsplit("/", 1)[-1].strip('"') for name in names if name != "/dev/null"}
+    if file.act is Act.DELETE:
+        raise ToolFailed("the diff deletes the whole file", hint="use delete_path or apply_patch")
+    if file.act in (Act.RENAME, Act.COPY) or not file.hunks:
+        raise ToolFailed("the diff does more than change lines", hint="apply_patch takes it")
+    bases = {name.rsplit("/", 1)[-1] for name in (file.path, file.source) if name}
     if path and bases and path.rsplit("/", 1)[-1] not in bases:
         raise ToolFailed(f"the diff is for {', '.join(sorted(bases))}, not for {path}")
 
 
-def _several_files() -> ToolFailed:
-    return ToolFailed("the diff changes several files", hint="make one call for each file")
+def apply_hunks(text: str, hunks: Sequence[Hunk]) -> Patched:
+    """Apply the hunks of one file.
+
+    A hunk goes where its context and removed lines stand, exactly; its line numbers, and the heading behind them, only
+    decide between such places. Line endings are the file's.
+    """
+    if not hunks:
+        raise ToolFailed("the diff has no hunk", hint="each hunk begins with a line @@ -line,count +line,count @@")
+    _refuse_repeated(hunks)
+    lines = _split(text)
+    plain, own_endings = lines, False
+    if ("\r" in text or any("\r" in line.text for hunk in hunks for line in hunk.lines)) and not all(
+        _candidates(hunk, lines) for hunk in hunks
+    ):
+        # Endings differ between diff and file: compare without them, keep those of the file.
+        hunks = [_narrow(hunk) for hunk in hunks]
+        plain, own_endings = [_FileLine(line.text.removesuffix("\r"), line.ended) for line in lines], True
+    placed = _placed(hunks, plain, lambda order, way: _build(order, way, lines, own_endings))
+    _refuse_cut(placed, plain)
+    ordered, way = [hunk for hunk, _ in placed], [at for _, at in placed]
+    result = _build(ordered, way, lines, own_endings)
+    if result == text:
+        raise ToolFailed("the diff changes nothing", hint="mark removed lines with - and added lines with +")
+    return Patched(text=result, lines=tuple(_first_change(hunk, at) for hunk, at in placed))
 
 
-def _header(line: str) -> tuple[int, int, int, int] | None:
-    if line.startswith("@@@"):
-        raise ToolFailed("the diff is a combined diff of a merge", hint="give a plain unified diff")
-    match = _HEADER.match(line)
-    if match is None:
-        return None
-    start, count, new_start, new_count = match.groups(default="1")
-    return int(start), int(count), int(new_start), int(new_count)
+def _refuse_repeated(hunks: Sequence[Hunk]) -> None:
+    """A hunk that stands twice in a diff was written twice; the second may fit somewhere all the same."""
+    seen: dict[object, int] = {}
+    for hunk in hunks:
+        known = hunk.header is not None and _says_where(hunk)
+        first = seen.setdefault((hunk.header, tuple(hunk.lines)), hunk.number) if known else hunk.number
+        if first != hunk.number:
+            raise ToolFailed(f"hunk {hunk.number} of the diff is hunk {first} once more", hint="leave it out")
 
 
-def _is_end(hunk: _Hunk, lines: Sequence[str], at: int) -> bool:
-    """Whether the diff ends before line `at`; refuses when another file begins there."""
-    line = lines[at].rstrip("\r")
-    if line.startswith(_FENCE):
-        _check_tail(lines, at)
-        return True
-    if line.startswith(_FILE):
-        raise _several_files()
-    following = [later.rstrip("\r") for later in lines[at + 1 : at + 3]]
-    if line.startswith("--- ") and len(following) == 2 and following[0].startswith("+++ ") and following[1][:2] == "@@":
-        # Two changed lines that begin with "-- " and "++ " look the same: only right counts can tell.
-        left = (0, 0) if hunk.header is None else (hunk.header[1] - hunk.size()[0], hunk.header[3] - hunk.size()[1])
-        if left != (1, 1):
-            raise _several_files()
-    return line in ("--", "-- ") and hunk.counts_hold()  # the signature below a patch made for mail
+def _says_where(hunk: Hunk) -> bool:
+    """Whether the number of its line means something.
+
+    A start at line 1 proves nothing, it is what is written when the line is not known; unless less context stands
+    before the change than after it, as at the beginning of a file.
+    """
+    if hunk.header is None:
+        return False
+    before, after = hunk.context()
+    return hunk.header[0] > 1 or (hunk.header[0] == 1 and before < min(after, 3))
 
 
-def _check_tail(lines: Sequence[str], at: int) -> None:
-    """What follows a code fence must be words: a fence may also be context whose space was lost."""
-    fenced = any(line.lstrip().startswith(_FENCE) for line in lines[: _first_hunk(lines)])
-    tail = [line for line in lines[at + 1 :] if line.strip()]
-    if any(line.startswith(("@@", "diff --git ", *_FENCE)) for line in tail) or (tail and not fenced):
-        raise ToolFailed(
-            f"line {at + 1} of the diff is a code fence, and more follows", hint="give one diff in one block"
-        )
+def _refuse_cut(placed: Sequence[tuple[Hunk, int]], lines: Sequence[_FileLine]) -> None:
+    """Refuse a last hunk that ends before its counts do: what is missing was to change something.
+
+    One line may as well be miscounted, and blank ones lost their spaces.
+    """
+    for hunk, at in placed:
+        end = at + len(hunk.old)
+        old, new = (max(0, count - hunk.loose) for count in hunk.missing())
+        if not hunk.last or min(hunk.missing()) < 0 or not (old or new):
+            continue
+        blank = old == new and end + old <= len(lines) and not any(line.text for line in lines[end : end + old])
+        before, after = hunk.context()
+        bare = end < len(lines) and after < min(3, max(1, before))
+        if not blank and (max(old, new) > 1 or bare):
+            raise ToolFailed(
+                f"hunk {hunk.number} of the diff ends before its counts say: it may be cut off",
+                hint="give the whole diff, or write @@ @@ without numbers",
+            )
 
 
-def _first_hunk(lines: Sequence[str]) -> int | None:
-    return next((number for number, line in enumerate(lines) if line.startswith("@@")), None)
+def _placed(
+    hunks: Sequence[Hunk], lines: Sequence[_FileLine], build: Callable[[Sequence[Hunk], Sequence[int]], str]
+) -> list[tuple[Hunk, int]]:
+    """The hunks in the order of the file, each with the index where it goes; `ToolFailed` unless one way is certain."""
+    candidates = [_candidates(hunk, lines) for hunk in hunks]
+    if not all(candidates):
+        raise _does_not_fit(hunks, lines)
+    single = all(len(places) == 1 for places in candidates)
+    if single or not _in_order(hunks):
+        return _by_itself(hunks, candidates)
+    ways = list(_ways(hunks, candidates, MAX_WAYS + 1))
+    if not ways:
+        raise _does_not_fit(hunks, lines)
+    if len(ways) > MAX_WAYS or len({build(hunks, way) for way in ways}) > 1:
+        return list(zip(hunks, _chosen(hunks, candidates, ways, lines), strict=True))
+    return list(zip(hunks, ways[0], strict=True))
 
 
-def _take(hunk: _Hunk, line: str, number: int) -> None:
-    if line.rstrip("\r") == "":
-        hunk.loose += 1
-        return
-    if line.startswith("\\"):
-        if not hunk.lines or hunk.loose:
-            raise ToolFailed(f"line {number} of the diff ({_quote(line)}) follows no line of a hunk")
-        last = hunk.lines[-1]
-        hunk.lines[-1] = _Line(last.kind, last.text, ended=False)
-        return
-    if line[0] not in " -+":
-        raise ToolFailed(
-            f"line {number} of the diff ({_quote(line)}) begins with neither space, - nor +",
-            hint="context lines begin with one space",
-        )
-    hunk.lines += [_Line(" ", "")] * hunk.loose
-    hunk.loose = 0
-    hunk.lines.append(_Line(line[0], line[1:]))
+def _in_order(hunks: Sequence[Hunk]) -> bool:
+    """False when the line numbers say that a later hunk belongs before an earlier one."""
+    starts = [hunk.header[0] for hunk in hunks if hunk.header is not None and _says_where(hunk)]
+    return len(starts) < len(hunks) or starts == sorted(starts)
 
 
-def _settle(hunk: _Hunk) -> None:
-    """Empty lines at the end of a hunk are context when its counts say so; else they only part it from what follows."""
-    if hunk.loose and hunk.counts_hold(hunk.loose):
-        hunk.lines += [_Line(" ", "")] * hunk.loose
-    hunk.loose = 0
-    if all(line.kind == " " for line in hunk.lines):
-        raise ToolFailed(f"hunk {hunk.number} of the diff changes nothing", hint="mark changed lines with - and +")
+def _by_itself(hunks: Sequence[Hunk], candidates: Sequence[Sequence[int]]) -> list[tuple[Hunk, int]]:
+    """Hunks that may stand in any order: each at its only place, or at the one that its number says."""
+    placed = []
+    for hunk, places in zip(hunks, candidates, strict=True):
+        at = hunk.header[0] - 1 if hunk.header is not None else -1
+        if len(places) > 1 and (at not in places or not _says_where(hunk)):
+            raise ToolFailed(
+                f"hunk {hunk.number} of the diff fits at {len(places)} places ({_listed(places)}), and the hunks are "
+                "not in their order",
+                hint="order them as the lines stand in the file, with more context lines around the change",
+            )
+        placed.append((hunk, places[0] if len(places) == 1 else at))
+    placed.sort(key=lambda pair: pair[1])
+    for (hunk, at), (other, later) in pairwise(placed):
+        if at + len(hunk.old) > later:
+            raise ToolFailed(
+                f"hunks {hunk.number} and {other.number} of the diff overlap: they do not fit in their order",
+                hint="give each line once",
+            )
+    return placed
 
 
-def _narrow(hunk: _Hunk) -> _Hunk:
-    lines = [_Line(line.kind, line.text.removesuffix("\r"), line.ended) for line in hunk.lines]
-    return _Hunk(hunk.number, hunk.header, lines)
+def _narrow(hunk: Hunk) -> Hunk:
+    lines = [Line(line.kind, line.text.removesuffix("\r"), line.ended) for line in hunk.lines]
+    return replace_fields(hunk, lines=lines)
 
 
 def _split(text: str) -> list[_FileLine]:
@@ -293,14 +256,15 @@ def _split(text: str) -> list[_FileLine]:
     return [*map(_FileLine, lines), *([_FileLine(last, ended=False)] if last else [])]
 
 
-def _candidates(hunk: _Hunk, lines: Sequence[_FileLine]) -> list[int]:
+def _candidates(hunk: Hunk, lines: Sequence[_FileLine]) -> list[int]:
     """Indices at which the old lines of the hunk stand in the file."""
     old = hunk.old
+    latest = len(lines) - len(old)
     if not old:
-        return [0] if not lines else []
+        return [latest] if not lines or hunk.at_end else []
     texts = [line.text for line in old]
     found = []
-    for at in range(len(lines) - len(old) + 1):
+    for at in range(latest if hunk.at_end else 0, latest + 1):
         if lines[at].text != texts[0] or any(lines[at + k].text != text for k, text in enumerate(texts)):
             continue
         if all(line.ended or not lines[at + k].ended for k, line in enumerate(old)):
@@ -308,7 +272,7 @@ def _candidates(hunk: _Hunk, lines: Sequence[_FileLine]) -> list[int]:
     return found
 
 
-def _ways(hunks: Sequence[_Hunk], candidates: Sequence[Sequence[int]], limit: int) -> Iterator[tuple[int, ...]]:
+def _ways(hunks: Sequence[Hunk], candidates: Sequence[Sequence[int]], limit: int) -> Iterator[tuple[int, ...]]:
     """At most `limit` ways to place the hunks in their order without overlap."""
     lengths = [len(hunk.old) for hunk in hunks]
     latest = [0] * len(hunks)
@@ -331,31 +295,82 @@ def _ways(hunks: Sequence[_Hunk], candidates: Sequence[Sequence[int]], limit: in
         stack += [(*way, at) for at in reversed(candidates[k]) if floor <= at <= latest[k]]
 
 
-def _by_numbers(hunks: Sequence[_Hunk], ways: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """The way that the line numbers say, when every number and count of the diff holds; else a refusal.
-
-    A start at line 1 proves nothing: it is what is written when the line is not known.
-    """
-    shift = 0
-    numbers = []
-    for hunk in hunks:
-        if hunk.header is None or not hunk.counts_hold() or hunk.header[0] <= 1:
-            break
-        if hunk.header[2] != hunk.header[0] + shift:
-            break
-        shift += hunk.size()[1] - hunk.size()[0]
-        numbers.append(hunk.header[0] - 1)
-    if tuple(numbers) in ways:
-        return tuple(numbers)
+def _chosen(
+    hunks: Sequence[Hunk],
+    candidates: Sequence[Sequence[int]],
+    ways: Sequence[tuple[int, ...]],
+    lines: Sequence[_FileLine],
+) -> tuple[int, ...]:
+    """Of several ways the one that the line numbers say, else the headings; else a refusal."""
+    kept = [_inside(hunk, places, lines) for hunk, places in zip(hunks, candidates, strict=True)]
+    numbered = _by_numbers(hunks)
+    if len(numbered) == len(hunks) and all(at in places for at, places in zip(numbered, kept, strict=True)):
+        return numbered
+    narrowed = list(_ways(hunks, kept, 2))
+    if len(narrowed) == 1:
+        return narrowed[0]
     differing = next(k for k in range(len(hunks)) if len({way[k] for way in ways}) > 1)
-    places = sorted({way[differing] + 1 for way in ways})
+    places = sorted({way[differing] for way in ways})
     raise ToolFailed(
-        f"hunk {differing + 1} of the diff fits at {len(places)} places (lines {', '.join(map(str, places[:10]))})",
+        f"hunk {hunks[differing].number} of the diff fits at {len(places)} places ({_listed(places)})",
         hint="give more context lines around the change",
     )
 
 
-def _build(hunks: Sequence[_Hunk], way: Sequence[int], lines: Sequence[_FileLine], own_endings: bool) -> str:
+def _listed(places: Sequence[int]) -> str:
+    return f"lines {', '.join(str(at + 1) for at in places[:10])}{', …' if len(places) > 10 else ''}"
+
+
+def _by_numbers(hunks: Sequence[Hunk]) -> tuple[int, ...]:
+    """Where the line numbers say that the hunks go, as far as these agree with each other and with the counts."""
+    shift = 0
+    numbers: list[int] = []
+    for hunk in hunks:
+        if hunk.header is None or not _says_where(hunk) or hunk.header[2] != hunk.header[0] + shift:
+            break
+        if not (hunk.counts_hold() or (hunk.counted and _nearly_counted(hunk))):
+            break
+        if numbers and hunk.header[0] - 1 < numbers[-1] + len(hunks[len(numbers) - 1].old):
+            break
+        shift += hunk.size()[1] - hunk.size()[0]
+        numbers.append(hunk.header[0] - 1)
+    return tuple(numbers)
+
+
+def _nearly_counted(hunk: Hunk) -> bool:
+    """Whether the counts are off by one at most."""
+    old, new = hunk.missing()
+    return any(abs(old - loose) <= 1 and abs(new - loose) <= 1 for loose in range(hunk.loose + 1))
+
+
+def _inside(hunk: Hunk, places: Sequence[int], lines: Sequence[_FileLine]) -> Sequence[int]:
+    """Of the places those in a block that a line like the heading opens, and so on inwards; all when none is."""
+    spans = [(0, len(lines))]
+    for anchor in hunk.anchors:
+        spans = [
+            (number + 1, _block_end(lines, number))
+            for begin, end in spans
+            for number in range(begin, end)
+            if lines[number].text.strip().startswith(anchor)
+        ]
+    return [at for at in places if any(begin <= at < end for begin, end in spans)] or places
+
+
+def _block_end(lines: Sequence[_FileLine], opened: int) -> int:
+    """The next line that begins a block as far left as the one at `opened`."""
+    depth = _indent(lines[opened].text)
+    for number in range(opened + 1, len(lines)):
+        text = lines[number].text.strip()
+        if text and (text[0].isalpha() or text[0] in "_$") and _indent(lines[number].text) <= depth:
+            return number
+    return len(lines)
+
+
+def _indent(text: str) -> int:
+    return len(text) - len(text.lstrip())
+
+
+def _build(hunks: Sequence[Hunk], way: Sequence[int], lines: Sequence[_FileLine], own_endings: bool) -> str:
     result: list[_FileLine] = []
     done = 0
     for hunk, start in zip(hunks, way, strict=True):
@@ -388,24 +403,24 @@ def _ending(lines: Sequence[_FileLine], at: int) -> str:
     return "\r" if near.text.endswith("\r") else ""
 
 
-def _first_change(hunk: _Hunk, at: int) -> int:
+def _first_change(hunk: Hunk, at: int) -> int:
     """The line number (from 1) of the first old line that the hunk changes, or after which it adds."""
     same = next(k for k, line in enumerate(hunk.lines) if line.kind != " ")
     return at + same + 1
 
 
-def _does_not_fit(hunks: Sequence[_Hunk], lines: Sequence[_FileLine]) -> ToolFailed:
+def _does_not_fit(hunks: Sequence[Hunk], lines: Sequence[_FileLine]) -> ToolFailed:
     for hunk in hunks:
         if not hunk.old:
             return ToolFailed(f"hunk {hunk.number} only adds lines and names none around", hint="give context lines")
         if _candidates(hunk, lines):
             continue
-        after = _Hunk(hunk.number, None, [_Line(" ", line.text) for line in hunk.lines if line.kind != "-"])
+        after = Hunk(hunk.number, None, [Line(" ", line.text) for line in hunk.lines if line.kind != "-"])
         if _candidates(after, lines):
             return ToolFailed(f"hunk {hunk.number} of the diff is in the file already", hint="leave that hunk out")
         at, same = _best(hunk.old, lines)
-        there = _quote(lines[at + same].text) if at + same < len(lines) else "the end of the file"
-        said = _quote(hunk.old[same].text) if same < len(hunk.old) else "the end of the file"
+        there = quote(lines[at + same].text) if at + same < len(lines) else "the end of the file"
+        said = quote(hunk.old[same].text) if same < len(hunk.old) else "the end of the file"
         where = f"at line {at + same + 1} the file has {there}, the diff {said}"
         return ToolFailed(f"hunk {hunk.number} of the diff does not fit: {where}", hint=_EXACT)
     return ToolFailed(
@@ -413,7 +428,7 @@ def _does_not_fit(hunks: Sequence[_Hunk], lines: Sequence[_FileLine]) -> ToolFai
     )
 
 
-def _best(old: Sequence[_Line], lines: Sequence[_FileLine]) -> tuple[int, int]:
+def _best(old: Sequence[Line], lines: Sequence[_FileLine]) -> tuple[int, int]:
     """Where most of the first old lines stand, and how many of them do."""
     best = (0, 0)
     for at in range(len(lines)):

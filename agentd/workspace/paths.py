@@ -107,6 +107,20 @@ inside the block the change takes place."""
 MADE = Standing(kind="folder", mode=0o755)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileData:
+    """What a file holds; `mode`: its permissions, None for those that a new file gets."""
+
+    data: bytes
+    executable: bool
+    mode: int | None = None
+
+    @property
+    def state(self) -> str:
+        """Tells this content from another."""
+        return _state(hashlib.sha256(self.data).hexdigest(), self.executable)
+
+
 class Workspace:
     """The files below `root`. Paths are texts relative to it with `/`; absolute ones inside it are taken too.
 
@@ -218,6 +232,53 @@ class Workspace:
                     settle(stream, found)
                 with self._keep({entry: temporary}):
                     temporary.rename(entry)
+
+    def content(self, path: str, limit: int = 20_000_000) -> FileData:
+        """As `read_bytes`, with the permissions."""
+        with self.open(path) as stream:
+            mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
+        return FileData(data=self.read_bytes(path, limit), mode=mode, executable=bool(mode & 0o100))
+
+    def state(self, path: str) -> str | None:
+        """As `FileData.state`, of the file that is at `path`; None when there is none."""
+        digest, found = self.sha256(path), self.stat(path)
+        return None if digest is None or found is None else _state(digest, bool(found.st_mode & 0o100))
+
+    def is_link(self, path: str) -> bool:
+        """Whether the last name of `path` is a link."""
+        parts = parts_of(path, self._roots)
+        return bool(parts) and os.path.islink(self._follow(parts[:-1], path) / parts[-1])
+
+    def lay(self, path: str, content: FileData, key: str) -> None:
+        """Lay a content beside `path`, for `put` with the same key; missing folders are made."""
+        with self._entry(path, make=True) as entry, _told(path):
+            found = entry.stat()
+            if found is not None:
+                _must_be_file(path, found)
+                _must_be_writable(path, found)
+            with temporary_of(entry, key) as temporary, os.fdopen(temporary.create(), "wb") as stream:
+                stream.write(content.data)
+                settle(stream, found)
+                _permit(stream, content)
+
+    def put(self, path: str, key: str) -> None:
+        """Put in place what `lay` laid beside `path`."""
+        with self._entry(path) as entry, _told(path):
+            laid = _laid(entry, key)
+            with self._keep({entry: laid}):
+                laid.rename(entry)
+
+    def laid(self, path: str, key: str) -> str | None:
+        """The state of what `lay` laid beside `path`; None for nothing."""
+        if self.stat(str(PurePosixPath(path).parent)) is None:
+            return None
+        with self._entry(path) as entry, _told(path):
+            laid = _laid(entry, key)
+            if laid.stat() is None:
+                return None
+            with BufferedReader(FileIO(laid.open())) as stream:
+                executable = bool(os.fstat(stream.fileno()).st_mode & 0o100)
+                return _state(hashlib.file_digest(stream, "sha256").hexdigest(), executable)
 
     def copy(self, source: str, target: str, key: str = "", spare: Callable[[str], bool] | None = None) -> int:
         """Copy a file, or a folder with all in it, to a path where nothing stands; returns the bytes copied.
@@ -510,11 +571,16 @@ def _inside(entry: Entry) -> Iterator[int | None]:
         os.close(folder)
 
 
+def _laid(entry: Entry, key: str) -> Entry:
+    """The name beside `entry` that follows from `key`."""
+    tag = hashlib.sha256(f"{key}\0{entry.name}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return entry.beside(f".agentd-{tag}.tmp")
+
+
 @contextmanager
 def temporary_of(entry: Entry, key: str) -> Iterator[Entry]:
     """A free name beside `entry` that follows from `key`; nothing is left under it on a failure."""
-    tag = hashlib.sha256(f"{key}\0{entry.name}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    temporary = entry.beside(f".agentd-{tag}.tmp")
+    temporary = _laid(entry, key)
     temporary.remove()
     try:
         yield temporary
@@ -532,6 +598,20 @@ def settle(stream: BinaryIO, like: os.stat_result | None) -> None:
             os.fchown(stream.fileno(), like.st_uid, like.st_gid)
         os.fchmod(stream.fileno(), like.st_mode & 0o777)
     os.fsync(stream.fileno())
+
+
+def _permit(stream: BinaryIO, content: FileData) -> None:
+    """Give a written file the permissions of its content."""
+    if not hasattr(os, "fchmod"):
+        return
+    mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode) if content.mode is None else content.mode
+    readers = (mode & 0o444) >> 2
+    os.fchmod(stream.fileno(), (mode | readers if content.executable else mode & ~0o111) & 0o777)
+    os.fsync(stream.fileno())
+
+
+def _state(digest: str, executable: bool) -> str:
+    return f"{digest}x" if executable and os.name != "nt" else digest
 
 
 def _must_be_file(path: str, found: os.stat_result) -> None:

@@ -80,6 +80,13 @@ def decode(data: bytes) -> tuple[str, Encoding]:
     return data[len(encoding.bom) :].decode(encoding.codec), encoding
 
 
+def decode_file(path: str, data: bytes) -> tuple[str, Encoding]:
+    """As `decode`; `ToolFailed` for what is no text."""
+    if is_binary(data):
+        raise ToolFailed(f"{path} is a binary file ({kind_of(path, data)})", hint="only text can be changed")
+    return decode(data)
+
+
 def decode_part(data: bytes) -> str:
     """Text of a piece of a file in utf-8 or latin-1; a character that is cut at its end is left out."""
     if not _reads(data, "utf-8", final=False):

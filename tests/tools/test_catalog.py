@@ -22,7 +22,8 @@ TOOLS = builtin()
 
 def test_all_tools_are_there() -> None:
     assert sorted(TOOLS) == [
-        *("copy_path", "delete_path", "edit_file", "file_info", "find_files", "git_commit", "git_diff", "git_log"),
+        *("apply_patch", "copy_path", "delete_path", "edit_file", "file_info", "find_files", "git_commit"),
+        *("git_diff", "git_log"),
         *("git_status", "list_dir", "move_path", "read_file", "run_command", "run_tests", "search_text", "write_file"),
     ]
 

@@ -159,7 +159,7 @@ def test_added_and_removed_lines_that_look_like_file_names() -> None:
     assert apply_diff(old, diff).text == "a\n++ new\nb\nd\n"
     at_the_end = "@@ -1,2 +1,2 @@\n a\n--- old\n+++ new\n@@ -4 +4 @@\n-c\n+d\n"
     assert apply_diff(old, at_the_end).text == "a\n++ new\nb\nd\n"
-    with pytest.raises(ToolFailed, match="several files"):
+    with pytest.raises(ToolFailed, match="changes nothing"):
         apply_diff(old, at_the_end.replace("-1,2 +1,2", "-1,9 +1,9"))
 
 
@@ -207,11 +207,15 @@ REFUSED = {
         "at line 2 the file has '\\tx'",
     ),
     "two places": (AMBIGUOUS, "@@ -9,2 +9,2 @@\n x\n-y\n+z\n", "fits at 2 places (lines 2, 5)"),
-    "two places, wrong count": (AMBIGUOUS, "@@ -5,3 +5,3 @@\n x\n-y\n+z\n", "fits at 2 places"),
+    "two places, wrong counts": (AMBIGUOUS, "@@ -5,4 +5,1 @@\n x\n-y\n+z\n", "fits at 2 places"),
     "two places, line 1": ("x\ny\nx\ny\n", "@@ -1,2 +1,2 @@\n x\n-y\n+z\n", "fits at 2 places"),
     "no context": (OLD, "@@ -3,0 +4,1 @@\n+new\n", "only adds lines"),
     "done already": (NEW, DIFF, "hunk 1 of the diff is in the file already"),
-    "wrong order": (OLD, "@@ -16 +16 @@\n-line 16\n+x\n@@ -3 +3 @@\n-line 3\n+y\n", "do not fit in their order"),
+    "wrong order": (
+        AMBIGUOUS,
+        "@@ -4 +4 @@\n-middle\n+M\n@@ -1,2 +1,2 @@\n x\n-y\n+z\n@@ -2,2 +2,2 @@\n x\n-y\n+w\n",
+        "do not fit in their order",
+    ),
     "overlap": (OLD, "@@ -3 +3 @@\n-line 3\n+x\n line 4\n@@ -4 +4 @@\n-line 4\n+y\n", "do not fit in their order"),
     "nothing": (OLD, "please change line 3", "no hunk"),
     "empty": (OLD, "", "no hunk"),
@@ -221,19 +225,23 @@ REFUSED = {
     "other file": (OLD, DIFF.replace("f.txt", "g.txt"), "is for g.txt, not for f.txt"),
     "two files": (OLD, DIFF + DIFF, "several files"),
     "two git files": (OLD, DIFF + "diff --git a/g b/g\n" + DIFF, "several files"),
-    "two fences": (OLD, f"```\n{DIFF}```\n```\n{DIFF}```\n", "code fence"),
+    "two fences": (OLD, f"```\n{DIFF}```\n```\n{DIFF}```\n", "several files"),
+    "two fences, one file": (OLD, f"```\n{DIFF}```\n```\n@@ -1 +1 @@\n-line 1\n+x\n```\n", "code fence"),
     "rename": (
         OLD,
         "diff --git a/f.txt b/g.txt\nrename from f.txt\nrename to g.txt\n" + DIFF,
         "more than change lines",
     ),
-    "mode": (OLD, "diff --git a/f.txt b/f.txt\nold mode 100644\nnew mode 100755\n" + DIFF, "more than change lines"),
+    "mode alone": (OLD, "diff --git a/f.txt b/f.txt\nold mode 100644\nnew mode 100755\n", "more than change lines"),
     "deletion": ("a\n", "--- a/f.txt\n+++ /dev/null\n@@ -1 +0,0 @@\n-a\n", "deletes the whole file"),
     "merge": (OLD, "@@@ -1,2 -1,2 +1,2 @@@\n  line 1\n", "combined diff"),
     "end not said": ("a\nb", "@@ -1,2 +1,2 @@\n a\n-b\n+c\n", "no newline at its end"),
     "end not said, added": ("a\nb", "@@ -1,2 +1,3 @@\n a\n b\n+c\n", "no newline at its end"),
     "end in the middle": ("a\nb\n", f"@@ -1,2 +1,2 @@\n-a\n+x\n{NO_END} b\n", "not the last"),
     "end that is not": ("a\nb\n", f"@@ -1,2 +1,2 @@\n a\n-b\n{NO_END}+c\n", "does not fit"),
+    "hunk twice": (AMBIGUOUS, "@@ -5,2 +5,2 @@\n x\n-y\n+z\n" * 2, "is hunk 1 once more"),
+    "cut off": (OLD, DIFF[: DIFF.index(" line 6")], "may be cut off"),
+    "cut off, one line": (OLD, "@@ -3,4 +3,5 @@\n line 3\n line 4\n-line 5\n+x\n", "may be cut off"),
     "stray mark": (OLD, f"@@ -1 +1 @@\n{NO_END}-line 1\n", "follows no line"),
 }
 
@@ -253,6 +261,33 @@ def test_right_numbers_decide_between_places() -> None:
 def test_the_order_of_hunks_decides_between_places() -> None:
     diff = "@@ -1 +1 @@\n-middle\n+MIDDLE\n@@ -1 +1 @@\n x\n-y\n+z\n"
     assert apply_diff(AMBIGUOUS, diff).text == "start\nx\ny\nMIDDLE\nx\nz\nend\n"
+
+
+def test_counts_that_are_off_by_one_leave_the_line_numbers_right() -> None:
+    for counts in ("-5,3 +5,2", "-5,2 +5,1", "-5,1 +5,2"):
+        diff = f"@@ {counts} @@\n x\n-y\n+z\n end\n"
+        assert apply_diff(AMBIGUOUS, diff.replace(" x\n", " x\n")).text == AMBIGUOUS.replace("y\nend", "z\nend")
+
+
+def test_hunks_out_of_their_order_go_where_each_alone_belongs() -> None:
+    second, first = "@@ -16 +16 @@\n-line 16\n+x\n", "@@ -3 +3 @@\n-line 3\n+y\n"
+    assert apply_diff(OLD, second + first).text == OLD.replace("line 3\n", "y\n").replace("line 16\n", "x\n")
+    assert apply_diff(OLD, second + first).lines == (3, 16)
+    swapped = "@@ -5,2 +5,2 @@\n x\n-y\n+z\n@@ -2,2 +2,2 @@\n x\n-y\n+w\n"
+    assert apply_diff(AMBIGUOUS, swapped).text == "start\nx\nw\nmiddle\nx\nz\nend\n"
+
+
+HEADED = "def f():\n    a = 1\n    return a\n\n\ndef g():\n    a = 1\n    return a\n"
+
+
+def test_a_heading_decides_between_places() -> None:
+    diff = "@@ -1,2 +1,2 @@ def g():\n-    a = 1\n+    a = 2\n     return a\n"
+    assert apply_diff(HEADED, diff).text == HEADED[:40] + HEADED[40:].replace("a = 1", "a = 2")
+    assert apply_diff(HEADED, diff.replace("-1,2 +1,2 @@ ", " ")).text == apply_diff(HEADED, diff).text
+    with pytest.raises(ToolFailed, match="fits at 2 places"):
+        apply_diff(HEADED, diff.replace("def g", "def h"))
+    wrong = diff.replace("-1,2 +1,2", "-2,2 +2,2")  # the number names f, the heading g
+    assert apply_diff(HEADED, wrong).text == apply_diff(HEADED, diff).text
 
 
 def test_places_that_give_the_same_text_are_one() -> None:
