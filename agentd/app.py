@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentd import telemetry
+from agentd.agent.rehearsal import Rehearsal
 from agentd.agent.runner import Runner
 from agentd.backends.cache import ReplyCache
 from agentd.backends.catalog import LiveCatalog
@@ -51,6 +52,7 @@ from agentd.tasks.queue import Queue
 from agentd.tasks.request import Defaults
 from agentd.tasks.undo import Undo
 from agentd.tasks.worker import Worker
+from agentd.tools.apply import apply_tool
 from agentd.tools.catalog import builtin
 from agentd.tools.checks import checks
 from agentd.tools.gate import Gate
@@ -58,7 +60,9 @@ from agentd.tools.outputs import read_output_tool
 from agentd.tools.own_places import OwnPlaces
 from agentd.tools.toolbox import Toolbox
 from agentd.types import AccessLevel, Budget, Clock, Emit, Journal, Report, Task
+from agentd.workspace.previews import Previews
 from agentd.workspace.retention import Housekeeper
+from agentd.workspace.shadow import Shadows
 from agentd.workspace.snapshots import Ledger
 
 log = telemetry.get_logger(__name__)
@@ -99,6 +103,8 @@ class App:
     queue: Queue
     approvals: Approvals
     inbox: Inbox
+    previews: Previews
+    shadows: Shadows
     runner: Runner
     worker: Worker
 
@@ -120,6 +126,7 @@ class App:
         self.plugins.archive_unused(self.settings.plugins.archive_days)
         self.loader.refresh()
         self.queue.recover()
+        self.shadows.sweep()
         self.worker.start()
         self.prober.start()
         self.trial_runs.get_ready()
@@ -157,9 +164,11 @@ def build(
     ledger = Ledger(db, clock, settings=lambda: live.current.snapshots, record=audit.record, emit=events.emit)
     approvals = Approvals(db, audit, events.emit, clock, hours=lambda: live.current.approvals.expire_hours)
     read_output = read_output_tool(outputs)
+    previews = Previews(db, clock)
+    applying = apply_tool(previews)
     tools = Toolbox(builtin() | {read_output.name: read_output})
     gate = Gate(
-        Toolbox(checks(), tools),
+        Toolbox(checks() | {applying.name: applying}, tools),
         policy,
         audit,
         events.emit,
@@ -207,6 +216,12 @@ def build(
         lease_seconds=settings.tasks.lease_seconds,
         approvals=approvals,
     )
+    shadows = Shadows(
+        settings.copies_dir,
+        max_mb=lambda: live.current.tasks.copy_mb,
+        spare=(settings.state_dir, settings.models_dir),
+        active=queue.under_way,
+    )
     runner = Runner(
         models=models,
         gate=gate,
@@ -236,9 +251,11 @@ def build(
         limits=limits,
     )
 
+    rehearsal = Rehearsal(work=runner.run, gate=gate, shadows=shadows, previews=previews, clock=clock)
+
     def work(task: Task, journal: Journal, cancel: threading.Event) -> Report:
         try:
-            return runner.run(task, journal, cancel)
+            return rehearsal.run(task, journal, cancel)
         finally:
             loader.end(task.id)
 
@@ -251,7 +268,7 @@ def build(
         events=events,
         outputs=outputs,
         ledger=ledger,
-        undo=Undo(queue, ledger),
+        undo=Undo(queue, ledger, previews),
         housekeeper=Housekeeper(ledger.retention, ledger.blobs),
         keys=ApiKeys(db, clock),
         vault=vault,
@@ -271,6 +288,8 @@ def build(
         queue=queue,
         approvals=approvals,
         inbox=Inbox(db, queue, approvals),
+        previews=previews,
+        shadows=shadows,
         runner=runner,
         worker=Worker(queue, lambda task: TaskJournal(db, task, clock), work, clock, count=settings.tasks.workers),
     )

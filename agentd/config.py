@@ -343,6 +343,12 @@ class TaskSettings(Section):
     lease_seconds: float = Field(
         60.0, ge=1, description="Seconds after which a task whose worker gives no sign of life is taken over."
     )
+    copy_mb: int = Field(
+        4096,
+        ge=1,
+        description="MiB of a workspace of which a dry run or a shadow makes a copy; a larger one is refused.",
+        json_schema_extra=LIVE,
+    )
 
 
 class Settings(Places, BaseModel):

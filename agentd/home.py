@@ -63,6 +63,11 @@ class Places:
         return self.home / "models"
 
     @property
+    def copies_dir(self) -> Path:
+        """Copies of workspaces, in which tasks show what they would do."""
+        return self.home / "copies"
+
+    @property
     def plugins_dir(self) -> Path:
         return self.home / "plugins_generated"
 

@@ -40,6 +40,10 @@ class TaskState(StrEnum):
         return self in (TaskState.VERIFIED, TaskState.CLAIMED)
 
 
+Mode: TypeAlias = Literal["real", "dry_run", "shadow"]
+"""On the workspace itself; or on a copy, to show what would change: with files only, or with programs as well."""
+
+
 class Origin(StrEnum):
     """Which door a task came through."""
 
@@ -200,6 +204,8 @@ class Report:
     """What the answer said with nothing on record to show for it."""
     restored: tuple[str, ...] = ()
     """Paths that were put back to what they were before."""
+    would_run: tuple[str, ...] = ()
+    """What a dry run left out: programs, commits, and other things that are not done in a copy."""
     usage: Usage = field(default_factory=Usage)
     seconds: float = 0.0
 
@@ -224,6 +230,9 @@ class TaskRequest:
     """False: no kept replies of models, see `ModelRequest.cache`."""
     tool: bool | None = None
     """True: make a tool for the goal, and do nothing else."""
+    mode: Mode = "real"
+    applies: str | None = None
+    """Make the changes that this task has shown, and nothing else."""
     idempotency_key: str | None = None
 
 
@@ -245,6 +254,8 @@ class Task:
     deadline: float | None = None
     cache: bool = True
     tool: bool = False
+    mode: Mode = "real"
+    applies: str | None = None
     state: TaskState = TaskState.QUEUED
     created: float = 0.0
     started: float | None = None
@@ -654,6 +665,7 @@ class Scope:
     """Unix seconds after which nothing may run on."""
     model: str = ""
     """The model that asks for it; empty for a person."""
+    mode: Mode = "real"
 
 
 class Clock(Protocol):

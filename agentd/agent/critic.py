@@ -47,6 +47,9 @@ def _ask(work: Work, step: Step, outcome: Outcome) -> Critique:
 
 
 def run_checks(work: Work, checks: Sequence[Check]) -> tuple[CheckResult, ...]:
+    """None in a dry run, where what they would look at has not been done."""
+    if work.task.mode == "dry_run":
+        return ()
     return tuple(_run(work, check) for check in checks)
 
 

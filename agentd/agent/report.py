@@ -44,9 +44,20 @@ def ended(work: Work, state: TaskState, reason: str, *, answer: str = "", checks
         unkept=tuple(work.unkept),
         made=tuple(name for name in work.made if any(e.call.tool == name and e.result.ok for e in work.evidence)),
         checks=tuple(checks),
+        would_run=_would_run(work),
         usage=work.limits.usage,
         seconds=round(work.limits.seconds, 3),
     )
+
+
+def _would_run(work: Work) -> tuple[str, ...]:
+    """What a dry run left out: what the model asked for, then the checks."""
+    if work.task.mode != "dry_run":
+        return ()
+    asked = [line for turn in work.evidence for line in turn.result.data.get("would_run", ())]
+    planned = [check for step in (work.plan.steps if work.plan else ()) for check in step.checks]
+    checks = [f"check: {check.target}" for check in (*planned, *work.task.checks)]
+    return tuple(dict.fromkeys([*asked, *checks]))
 
 
 def _answer(work: Work, outcomes: Sequence[Outcome]) -> str:

@@ -6,8 +6,9 @@ from fastapi import APIRouter
 
 from agentd.api.deps import Body, Core
 from agentd.policy.approvals import Approval
+from agentd.tasks.apply import apply as apply_changes
 from agentd.tasks.inbox import Waiting
-from agentd.types import Task
+from agentd.types import Origin, Task
 
 router = APIRouter(prefix="/api", tags=["approvals"])
 
@@ -63,3 +64,13 @@ def reject(core: Core, task_id: str, body: RejectBody) -> Task:
 def answer(core: Core, task_id: str, body: AnswerBody) -> Task:
     """Answer a question of the model; the task goes on with it."""
     return core.inbox.answer(task_id, body.text, by=body.by, step=body.step, request=body.request)
+
+
+class ApplyBody(Body):
+    origin: Origin = Origin.API
+
+
+@router.post("/tasks/{task_id}/apply", status_code=201)
+def apply(core: Core, task_id: str, body: ApplyBody) -> Task:
+    """A new task that makes exactly the changes that this one has shown, if the files are as they were."""
+    return apply_changes(core.queue, core.previews, task_id, body.origin)

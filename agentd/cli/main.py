@@ -32,6 +32,7 @@ _SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "council": ("agentd.cli.council:group", "Ask the council of roles: opinions and a verdict."),
         "diff": ("agentd.cli.undo:diff", "What a task changed in files."),
         "undo": ("agentd.cli.undo:undo", "Take back what a task did to files."),
+        "apply": ("agentd.cli.run:apply", "Make the changes that a dry run or a shadow has shown."),
         "report": ("agentd.cli.report:report", "What was done lately: verified and claimed apart."),
         "eval": ("agentd.cli.evals:evaluate", "Run a suite of tasks and print the table."),
     },

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import click
 
@@ -14,6 +15,7 @@ from agentd.cli import output, times
 from agentd.cli.asking import settle
 from agentd.cli.client import Client, TimedOut
 from agentd.cli.follow import ENDED, Silence, follow, view_for
+from agentd.cli.inbox import visible
 from agentd.cli.options import Invocation, command
 from agentd.cli.reach import ensure_daemon
 from agentd.errors import AgentdError, BadInput, Conflict
@@ -43,12 +45,22 @@ _check = click.option(
 _no_cache = click.option("--no-cache", is_flag=True, help="Let models reply anew, also to what they were asked before.")
 
 
+_dry_run = click.option(
+    "--dry-run", is_flag=True, help="Show the plan and the diff of what it would change; nothing is changed or run."
+)
+_shadow = click.option(
+    "--shadow", is_flag=True, help="Do it in a copy of the folder, tests and all, and show the diff; see apply."
+)
+
+
 @command("run")
 @goal_argument
 @workspace_option
 @level_option
 @_check
 @_no_cache
+@_dry_run
+@_shadow
 @click.option(
     "--timeout", metavar="S", type=click.FloatRange(0, min_open=True), help="Cancel it after S seconds, exit 124."
 )
@@ -59,21 +71,46 @@ def run(
     level: int | None,
     checks: tuple[str, ...],
     no_cache: bool,
+    dry_run: bool,
+    shadow: bool,
     timeout: float | None,
 ) -> int:
     """Do a task and follow it to its end.
 
-    GOAL is what is to be done, in words; - reads it from stdin. The answer goes to stdout, everything else to stderr.
-    The daemon is started when none runs.
+    GOAL is what is to be done, in words; - reads it from stdin. The answer (or the diff of a dry run or a shadow) goes
+    to stdout, everything else to stderr. The daemon is started when none runs.
     """
-    return see_through(invocation, request_of(goal, workspace, level, checks, no_cache), timeout)
+    request = request_of(goal, workspace, level, checks, no_cache) | _mode_of(dry_run, shadow)
+    return see_through(invocation, request, timeout)
+
+
+@command("apply")
+@click.argument("task_id", metavar="ID")
+def apply(invocation: Invocation, task_id: str) -> int:
+    """Make the changes that a dry run or a shadow has shown, and follow that to its end.
+
+    Exactly these: when a file is not as it was then, nothing is changed.
+    """
+    client = ensure_daemon(invocation)
+    return _seen_through(
+        invocation, client, client.post(f"/api/tasks/{quote(task_id, safe='')}/apply", {"origin": "cli"})
+    )
+
+
+def _mode_of(dry_run: bool, shadow: bool) -> dict[str, str]:
+    if dry_run and shadow:
+        raise click.UsageError("--dry-run and --shadow exclude each other")
+    return {"mode": "dry_run"} if dry_run else {"mode": "shadow"} if shadow else {}
 
 
 def see_through(invocation: Invocation, request: Mapping[str, Any], timeout: float | None = None) -> int:
     """Submit a request, follow its task, and show how it ended; the exit code."""
-    deadline = None if timeout is None else time.monotonic() + timeout
     client = ensure_daemon(invocation)
-    task = _submit(client, request)
+    return _seen_through(invocation, client, _submit(client, request), timeout)
+
+
+def _seen_through(invocation: Invocation, client: Client, task: Mapping[str, Any], timeout: float | None = None) -> int:
+    deadline = None if timeout is None else time.monotonic() + timeout
     try:
         task = _followed(invocation, client, task["id"], deadline)
     except TimedOut:
@@ -84,7 +121,10 @@ def see_through(invocation: Invocation, request: Mapping[str, Any], timeout: flo
             return output.TIMED_OUT
     except KeyboardInterrupt:
         return _interrupted(invocation, client, task["id"])
-    show_result(invocation, task)
+    if task["mode"] == "real" or task["state"] == "waiting":
+        show_result(invocation, task)
+    else:
+        _show_preview(invocation, client, task)
     if task["state"] == "waiting":
         _say(invocation, f"hint: agentd inbox shows it; {_way_on(client, task['id'])}")
     return output.exit_code_for(task["state"])
@@ -103,6 +143,25 @@ def _followed(invocation: Invocation, client: Client, task_id: str, deadline: fl
             return task
 
 
+def _show_preview(invocation: Invocation, client: Client, task: Mapping[str, Any]) -> None:
+    """The diff on stdout; on stderr what was said and left out, and how to have it."""
+    found = client.get(f"/api/tasks/{task['id']}/diff")
+    if invocation.json:
+        output.data_json({**task, "changes": found["changes"], "diff": found["diff"]})
+        return
+    report = task["report"] or {}
+    if report.get("answer"):
+        _say(invocation, output.harmless(report["answer"]))
+    for line in report.get("would_run", ()):
+        _say(invocation, f"would run: {output.one_line(line)}")
+    if found["diff"]:
+        output.data(visible(found["diff"]) if sys.stdout.isatty() else found["diff"])
+    _say(invocation, verdict(task))
+    applied = f"; to have it done: agentd apply {task['id']}" if found["changes"] else ""
+    count = len(found["changes"])
+    _say(invocation, f"nothing was changed; {count} file{'s' * (count != 1)} would be{applied}")
+
+
 def _way_on(client: Client, task_id: str) -> str:
     """Which command lets a waiting task go on."""
     request = next((each["request"] for each in client.get("/api/inbox") if each["task"] == task_id), None)
@@ -119,6 +178,8 @@ def _way_on(client: Client, task_id: str) -> str:
 @level_option
 @_check
 @_no_cache
+@_dry_run
+@_shadow
 @click.option("--at", metavar="T", help="Not before T: 22:00, 2h, or an ISO date.")
 @click.option("--deadline", metavar="T", help="Not after T: 22:00, 2h, or an ISO date.")
 @click.option("--priority", metavar="N", type=int, default=0, help="Higher ones come first (0).")
@@ -131,6 +192,8 @@ def submit(
     level: int | None,
     checks: tuple[str, ...],
     no_cache: bool,
+    dry_run: bool,
+    shadow: bool,
     at: str | None,
     deadline: str | None,
     priority: int,
@@ -142,7 +205,8 @@ def submit(
     GOAL is what is to be done, in words; - reads it from stdin. The daemon is started when none runs.
     """
     now = time.time()
-    request = request_of(goal, workspace, level, checks, no_cache) | {
+    request = request_of(goal, workspace, level, checks, no_cache) | _mode_of(dry_run, shadow)
+    request |= {
         "not_before": times.future(at, now) if at else None,
         "deadline": times.future(deadline, now) if deadline else None,
         "priority": priority,

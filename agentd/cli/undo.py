@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import click
 
 from agentd.cli import output
 from agentd.cli.client import Client, endpoint
+from agentd.cli.inbox import visible
 from agentd.cli.options import Invocation, command
 
 _UNDO_SECONDS = 3600.0
@@ -27,7 +29,7 @@ def diff(invocation: Invocation, task_id: str, stat: bool) -> None:
     if stat:
         output.data("\n".join(_stat(found["changes"])))
     elif found["diff"]:
-        output.data(found["diff"])
+        output.data(visible(found["diff"]) if sys.stdout.isatty() else found["diff"])
     if not invocation.quiet:
         for line in _remarks(found):
             output.note(line)
@@ -64,9 +66,11 @@ def _stat(changes: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def _remarks(found: Mapping[str, Any]) -> list[str]:
     if not found["changes"]:
-        return [f"task {found['task']} changed no file"]
+        return [f"task {found['task']} {'would change' if found['shown'] else 'changed'} no file"]
     silent = [change["path"] for change in found["changes"] if not change["diff"]]
     lines = [output.one_line(f"too large to compare: {path}") for path in silent]
+    if found["shown"]:
+        lines.append(f"nothing of this was done; to have it done: agentd apply {found['task']}")
     if found["undone"]:
         lines.append("it was taken back since, all or in part: agentd undo --dry-run says what is left")
     return lines

@@ -174,6 +174,8 @@ class Walls:
             steering = [home.config_path, home.home / "policies", home.models_dir, home.plugins_dir]
             steering = [path for path in steering if path.resolve().is_relative_to(room.workspace)]
             hidden += [home.state_dir, home.socket_path.parent]
+            if not room.workspace.is_relative_to(home.copies_dir.resolve()):
+                hidden.append(home.copies_dir)
         placed = [(Kind.READ, path) for path in (*readable, *steering, *room.still[:MOST_STILL])]
         placed += [(Kind.WRITE, path) for path in (room.workspace, room.scratch, *room.outputs)]
         if room.workspace != Path("/tmp"):

@@ -24,8 +24,8 @@ Ids: TypeAlias = list[str]
 
 _INSERT = """
     INSERT INTO tasks (id, state, goal, workspace, level, checks, boundaries, budget, origin, priority, not_before,
-                       deadline, cache, tool, idempotency_key, request_hash, retry_of, created)
-    VALUES (?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+                       deadline, cache, tool, mode, applies, idempotency_key, request_hash, retry_of, created)
+    VALUES (?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 _NEXT = """
     SELECT id FROM tasks
@@ -262,6 +262,11 @@ class Queue:
                 self._requeue(row["id"], "the daemon died while it ran", cancelled=bool(row["cancel_requested"]))
         return [row["id"] for row in rows]
 
+    def under_way(self) -> Ids:
+        """The tasks that have not ended."""
+        rows = self._db.rows("SELECT id FROM tasks WHERE state IN ('queued', 'running', 'waiting')")
+        return [row["id"] for row in rows]
+
     def cancels(self) -> set[str]:
         """The running tasks that were asked to stop."""
         return {row["id"] for row in self._db.rows("SELECT id FROM tasks WHERE state = 'running' AND cancel_requested")}
@@ -303,7 +308,7 @@ class Queue:
         what = (request.goal, request.workspace, int(request.level or 0))
         done = (as_json(CHECKS, request.checks), as_json(GLOBS, request.boundaries))
         how = (as_json(BUDGET, request.budget), request.origin, request.priority)
-        flags = (int(request.cache is not False), int(request.tool is True))
+        flags = (int(request.cache is not False), int(request.tool is True), request.mode, request.applies)
         more = (request.idempotency_key, digest, retry_of, now)
         self._db.execute(_INSERT, (task_id, *what, *done, *how, *times, *flags, *more))
         for position, needs in enumerate(request.after):
@@ -405,6 +410,8 @@ class Queue:
             deadline=old.deadline if old.deadline and old.deadline > now else None,
             cache=False,  # the kept replies are those that it ended with
             tool=old.tool or None,
+            mode=old.mode,
+            applies=old.applies,
         )
 
     def _newest(self, task_id: str) -> str:
@@ -425,10 +432,13 @@ class Queue:
                 raise Conflict(f"task {task.id} is {task.state}", hint=f"follow it, or cancel it first: {task.id}")
 
 
+_REAL = ("mode", "real")
+
+
 def _digest(request: TaskRequest) -> str:
     """What makes two requests the same; a field that says nothing does not count, so a new field changes nothing."""
     fields = asdict(replace(request, idempotency_key=None))
-    fields = {name: value for name, value in fields.items() if value not in (None, ())}
+    fields = {name: value for name, value in fields.items() if value not in (None, ()) and (name, value) != _REAL}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 

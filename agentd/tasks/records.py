@@ -91,6 +91,8 @@ def _task(row: Mapping[str, Any], after: tuple[str, ...], plan: str | None, outc
         deadline=row["deadline"],
         cache=bool(row["cache"]),
         tool=bool(row["tool"]),
+        mode=row["mode"],
+        applies=row["applies"],
         state=TaskState(row["state"]),
         created=row["created"],
         started=row["started"],

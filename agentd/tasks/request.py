@@ -48,6 +48,7 @@ def accepted(request: TaskRequest, defaults: Defaults, now: float, known: Callab
     workspace = accepted_workspace(request.workspace)
     _check_checks(request.checks, workspace)
     check_boundaries(request.boundaries)
+    _check_mode(request, known)
     _check_times(request, now)
     _check_after(request.after, known)
     if abs(request.priority) > MAX_PRIORITY:
@@ -161,6 +162,17 @@ def _check_command(line: str) -> None:
         raise BadInput(f"the check {line!r} is not a command line: {error}", hint="close every quote") from None
     if not argv or not argv[0]:
         raise BadInput(f"the check {line!r} names no program", hint='for example --check "python -m pytest -q"')
+
+
+def _check_mode(request: TaskRequest, known: Callable[[str], bool]) -> None:
+    if request.tool and request.mode != "real":
+        raise BadInput("a tool is made for this home, and not in a copy", hint="leave the mode out")
+    if request.applies is None:
+        return
+    if request.mode != "real":
+        raise BadInput("changes are applied to the workspace itself", hint="leave the mode out")
+    if not known(request.applies):
+        raise BadInput(f"there is no task {request.applies[:60]!r} to apply", hint="`agentd ps -a` lists the tasks")
 
 
 def _check_times(request: TaskRequest, now: float) -> None:

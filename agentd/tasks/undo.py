@@ -14,6 +14,7 @@ from agentd.tools.tool import ToolContext
 from agentd.types import FileChange
 from agentd.workspace.names import parts_of
 from agentd.workspace.paths import Workspace
+from agentd.workspace.previews import Previews
 from agentd.workspace.restore import Restored
 from agentd.workspace.snapshots import Ledger
 
@@ -40,33 +41,41 @@ class Undone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changed:
-    """What a task did to files; `undone` says that some of it was taken back since, by `agentd undo`."""
+    """What a task did to files; `undone` says that some of it was taken back since, by `agentd undo`; `shown` that it
+    was done in a copy, and is no more than shown."""
 
     task: str
     changes: tuple[FileChange, ...]
     diff: str
     undone: bool = False
+    shown: bool = False
 
 
 class Undo:
     """`task_id` may also be the key of a call that belonged to no task."""
 
-    def __init__(self, queue: Queue, ledger: Ledger) -> None:
+    def __init__(self, queue: Queue, ledger: Ledger, previews: Previews) -> None:
         self._queue = queue
         self._ledger = ledger
+        self._previews = previews
 
     def changes(self, task_id: str) -> Changed:
         """What the task changed so far. `Conflict` when that is not known any more."""
-        self._workspace(task_id)
-        changes = self._ledger.changes(task_id)
+        shown = self._is_shown(task_id)
+        if not shown:
+            self._workspace(task_id)
+        changes = self._previews.changes(task_id) if shown else self._ledger.changes(task_id)
         diff = "".join(change.diff for change in changes)
-        return Changed(task=task_id, changes=changes, diff=diff, undone=self._ledger.undos(task_id) > 0)
+        undone = not shown and self._ledger.undos(task_id) > 0
+        return Changed(task=task_id, changes=changes, diff=diff, undone=undone, shown=shown)
 
     def undo(self, task_id: str, paths: Collection[str] = (), *, dry_run: bool = False, back: bool = False) -> Undone:
         """Take back what it did to files, all or below `paths`; `back` takes the last undo back instead.
 
         `Conflict` while the task has not ended, and when what it changed is not known any more.
         """
+        if self._is_shown(task_id):
+            raise Conflict(f"task {task_id} worked in a copy, so there is nothing to take back")
         workspace = Workspace(Path(self._workspace(task_id)))
         self._refuse_unended(task_id)
         since = self._ledger.before_last_undo(task_id) if back else 0
@@ -96,6 +105,13 @@ class Undo:
             if found is None:
                 raise
             return found
+
+    def _is_shown(self, task_id: str) -> bool:
+        """Whether it worked in a copy."""
+        try:
+            return self._queue.get(task_id).mode != "real"
+        except NotFound:
+            return False
 
     def _refuse_unended(self, task_id: str) -> None:
         try:

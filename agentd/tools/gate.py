@@ -210,6 +210,8 @@ class _Run:
     def before(self) -> JsonObject:
         """Decide; then the state of the world that a probe will need."""
         self._decide()
+        if self._is_left_out:
+            return {}
         seen = self._look() if self.tool.before and self.failure is None else {}
         if self.found and self.verdict is not None:
             more = tuple(action for action in self.found if action not in self.verdict.actions)
@@ -246,6 +248,8 @@ class _Run:
     def probe(self, before: JsonObject) -> JsonObject | None:
         """After a crash: the result, if the effect took place. It was decided on before it began."""
         assert self.tool.probe is not None
+        if self._is_left_out:
+            return None
         if "left_out" in before:
             self.partly, done = True, took_place(self.context.workspace, before)
             return None if done is None else self._guarded(lambda: done)
@@ -296,6 +300,9 @@ class _Run:
     def _ask(self, verdict: _Verdict) -> None:
         """Take a person's answer to exactly this call: `_Refused` until there is one. A no is the call's result."""
         approvals, scope = self.gate.approvals, self.scope
+        if scope.mode == "dry_run":
+            self.cleared = True  # files in a copy, and nothing else is done
+            return
         if approvals is None or not scope.task:
             raise _Refused(verdict)  # nobody could take it up again
         self.cleared = True
@@ -423,6 +430,8 @@ class _Run:
             raise self.failure
         if self.view is not None and not self.view.stands(self.context.workspace):
             raise ToolFailed("what was approved has changed in this moment", hint="look at it again")
+        if self._is_left_out:
+            return self._rehearsed()
         if self.part is not None:
             return self.part.write(self.context)
         if self.partly:
@@ -450,6 +459,19 @@ class _Run:
 
     def _called(self) -> ToolResult | str:
         return self.tool.run(self.context, **_values(self.args))
+
+    @property
+    def _is_left_out(self) -> bool:
+        """In a dry run only what reads and what changes files is done, in a copy."""
+        if self.scope.mode != "dry_run" or self.tool.effect is Effect.PURE:
+            return False
+        return self.tool.probe is None or not all(action.kind.startswith("fs.") for action in self._actions())
+
+    def _rehearsed(self) -> ToolResult:
+        what = [str(action)[:MAX_SHOWN] for action in self._actions()]
+        left_out = f"{self.tool.name} was not run. It would do: {', '.join(what)}."
+        said = f"This is a dry run: {left_out} Go on as if it had worked."
+        return ToolResult(ok=True, text=said, data={"would_run": what})
 
     def _try_out(self, ctx: ToolContext) -> ToolResult | str:
         """On copies, to see what it would do."""

@@ -20,11 +20,15 @@ class OwnPlaces:
 
     private: tuple[Path, ...] = ()
     steering: tuple[Path, ...] = ()
+    copies: Path | None = None
+    """Where tasks work in copies of workspaces; private to all others."""
 
     @classmethod
     def of(cls, home: Places) -> OwnPlaces:
         steering = (home.config_path, home.home / "policies", home.models_dir, home.plugins_dir)
-        return cls(private=(_real(home.state_dir),), steering=tuple(_real(place) for place in steering))
+        copies = _real(home.copies_dir)
+        private = (_real(home.state_dir), copies)
+        return cls(private=private, steering=tuple(_real(place) for place in steering), copies=copies)
 
     def refusal(self, action: Action, root: Path) -> Decision | None:
         """The denial of an action in the workspace `root` that names such a place; None for every other.
@@ -32,6 +36,8 @@ class OwnPlaces:
         Of a command each argument counts that could be a path. What the program opens by itself is not known here.
         """
         base = _real(root)
+        if self.copies is not None and base.is_relative_to(self.copies):
+            return None  # nothing of the home is in a copy, and no path leads out of one
         if not any(place.is_relative_to(base) or base.is_relative_to(place) for place in self._all):
             return None
         return OWN_HOME if any(self._refuses(action.kind, _real(root / name)) for name in _named(action)) else None

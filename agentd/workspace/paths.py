@@ -215,11 +215,11 @@ class Workspace:
             return _sizes(self.resolve(one)) == _sizes(self.resolve(other))
         return first.st_size == second.st_size and self.sha256(one) == self.sha256(other)
 
-    def write_atomic(self, path: str, data: bytes, key: str = "") -> None:
+    def write_atomic(self, path: str, data: bytes, key: str = "", *, mode: int | None = None) -> None:
         """Make `data` the content of `path`: all of it or, on any failure, what stood there before.
 
-        Missing folders are made; the mode is kept. The temporary file's name follows from `key`: a run after a crash
-        with the same key takes its own leftover away.
+        Missing folders are made; the mode is kept, or becomes `mode`. The temporary file's name follows from `key`: a
+        run after a crash with the same key takes its own leftover away.
         """
         with self._entry(path, make=True) as entry, _told(path):
             found = entry.stat()
@@ -230,6 +230,8 @@ class Workspace:
                 with os.fdopen(temporary.create(), "wb") as stream:
                     stream.write(data)
                     settle(stream, found)
+                    if mode is not None and hasattr(os, "fchmod"):
+                        os.fchmod(stream.fileno(), mode & 0o777)
                 with self._keep({entry: temporary}):
                     temporary.rename(entry)
 
