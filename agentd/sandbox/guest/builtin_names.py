@@ -10,6 +10,7 @@ from . import files, guards
 from .facades import given, import_facade
 from .guards import TYPE
 from .replacements import print_text
+from .stand_ins import attributes
 
 MAX_BITS = 1_000_000
 """Of the result of a power, about: more takes seconds and cannot be printed anyway."""
@@ -50,6 +51,7 @@ def _names() -> dict[str, Any]:
         "delattr": guards.delete_attribute,
         "isinstance": guards.is_instance,
         "issubclass": guards.is_subclass,
+        "vars": attributes,
     }
     return {name: given(value) for name, value in {**taken, **_exceptions(), **own}.items()} | {"type": TYPE}
 
@@ -68,6 +70,7 @@ GUARDS: Final[dict[str, Any]] = {
     "_super_": guards.safe_super,
     "_object_setattr_": guards.set_frozen_attribute,
     "_power_": power,
+    "_vars_": attributes,
     "_abc_": ABC,
 }
 """Globals of a plugin that the policy writes calls of."""

@@ -11,11 +11,13 @@ from typing import Any, Final
 from .guards import CLASSES, Function
 from .outside import CURRENT, request
 from .replacements import GRANTED, REPLACED
+from .stand_ins import STAND_INS
 
 # What is taken from the standard library as it is. Left out: what opens files by itself, walks attributes by a name
 # that it is told (`attrgetter`), or sets them (`wraps`); `replacements` has some of these in a form that can be given.
 _TAKEN: Final = """
 abc: ABC abstractmethod
+array: array
 base64: b64encode b64decode b32encode b32decode b16encode b16decode b85encode b85decode a85encode a85decode
 base64: urlsafe_b64encode urlsafe_b64decode standard_b64encode standard_b64decode encodebytes decodebytes
 binascii: hexlify unhexlify b2a_hex a2b_hex b2a_base64 a2b_base64 crc32 crc_hqx Error Incomplete
@@ -74,6 +76,7 @@ string: ascii_letters ascii_lowercase ascii_uppercase capwords digits hexdigits 
 string: whitespace Template
 struct: pack unpack pack_into unpack_from iter_unpack calcsize Struct error
 textwrap: wrap fill shorten dedent indent TextWrapper
+time: time_ns monotonic_ns perf_counter_ns process_time ctime asctime
 time: time perf_counter monotonic gmtime localtime strftime strptime mktime struct_time
 tomllib: loads load TOMLDecodeError
 types: MappingProxyType
@@ -163,8 +166,9 @@ def _tables() -> dict[str, dict[str, Any]]:
             continue
         table = tables.setdefault(module_name, {})
         table.update((name, given(getattr(module, name))) for name in names.split() if hasattr(module, name))
-    for module_name, replaced in REPLACED.items():
+    for module_name, replaced in (*REPLACED.items(), *STAND_INS.items()):
         tables.setdefault(module_name, {}).update((name, given(value)) for name, value in replaced.items())
+    tables["posixpath"] = dict(tables["os.path"])
     return tables
 
 

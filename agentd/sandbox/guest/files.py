@@ -6,6 +6,7 @@ import base64
 import io
 import posixpath
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Any
 
 from .outside import CURRENT, request
@@ -263,6 +264,9 @@ class Path:
         return exists(self)
 
     is_file = exists
+
+    def match(self, pattern: str) -> bool:
+        return PurePosixPath(str(self)).match(str(pattern))
 
     def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
         """Nothing: a folder comes with the first file that is written into it."""

@@ -29,17 +29,18 @@ MAX_LINES = 200
 """Of one function."""
 _BY_NAME = ("getattr", "setattr", "delattr", "hasattr")
 _INVISIBLE = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")
-_LEADING = (
-    "eval exec compile globals locals vars dir input breakpoint memoryview help exit quit __import__ __build_class__"
-)
+_LEADING = "eval exec compile globals locals dir input breakpoint memoryview help exit quit __import__ __build_class__"
+_ABSENT = frozenset({"ImportError", "ModuleNotFoundError", "Exception"})
 _NOT_OFFERED = frozenset(_LEADING.split())
 _DUNDER_NAMES = METHODS | {"__name__"}
 _QUIET = """
 compile frozenset set dict list tuple str bytes int float bool range object len sorted reversed sum min max zip
 enumerate map abs round ord chr namedtuple TypeVar NewType cast Decimal Fraction date time datetime timedelta timezone
 UUID Path PurePath Template maketrans split splitlines strip lower upper encode join format keys values items union
-fromkeys getLogger itemgetter attrgetter partial field fromisoformat from_iterable product Counter OrderedDict
-defaultdict deque MappingProxyType Struct escape log sqrt radians
+fromkeys getLogger NullHandler StreamHandler Formatter Lock RLock itemgetter attrgetter partial field fromisoformat
+from_iterable product Counter OrderedDict defaultdict deque MappingProxyType Struct escape log sqrt radians isinstance
+cycle chain count get index add append extend update insert setdefault sort reverse discard addHandler setLevel
+setFormatter basicConfig setrecursionlimit array
 """
 _QUIET_CALLS = frozenset(_QUIET.split())
 """Functions and methods that a module may call while it is loaded, beside those that it defines itself."""
@@ -131,7 +132,10 @@ def _size(tree: ast.AST) -> Iterator[Violation]:
 
 def _imports(tree: ast.AST, grants: frozenset[str]) -> Iterator[Violation]:
     known = {"__future__", *facades.FACADES, *(grants & facades.CAPABILITIES.keys())}
+    optional = set(_optional(tree))
     for line, module, name in imports(tree):
+        if line in optional and module not in known:
+            continue
         if module in facades.CAPABILITIES and module not in known:
             hint = "ask for the permission in the spec"
             yield Violation(line, "import", f"the module {module!r} was not granted", hint)
@@ -142,6 +146,17 @@ def _imports(tree: ast.AST, grants: frozenset[str]) -> Iterator[Violation]:
             yield Violation(line, "star-import", f"everything is taken from {module!r}", "name what you import")
         elif name and module != "__future__":
             yield from _offered(line, {**facades.FACADES, **facades.CAPABILITIES}[module], name)
+
+
+def _optional(tree: ast.AST) -> Iterator[int]:
+    """Lines of imports that may fail: what stands in for them is written down."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Try) and any(_caught(handler) & _ABSENT for handler in node.handlers):
+            yield from (each.lineno for each in node.body if isinstance(each, ast.Import | ast.ImportFrom))
+
+
+def _caught(handler: ast.ExceptHandler) -> set[str]:
+    return {part.id for part in ast.walk(handler.type) if isinstance(part, ast.Name)} if handler.type else set(_ABSENT)
 
 
 def _offered(line: int, module: facades.Facade, name: str) -> Iterator[Violation]:
@@ -161,7 +176,8 @@ def _names(tree: ast.AST) -> Iterator[Violation]:
                 hint = "say it with plain functions and values"
                 yield Violation(line, "name", f"{node.id!r} is not offered", hint)
         elif isinstance(node, ast.Attribute):
-            yield from _attribute(node.attr, line)
+            if node.attr != "__dict__" or not isinstance(node.ctx, ast.Load):  # of it there is a copy
+                yield from _attribute(node.attr, line)
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _BY_NAME:
             yield from _by_name(node, line)
         elif isinstance(node, ast.AsyncFunctionDef | ast.AsyncFor | ast.AsyncWith | ast.Await):
@@ -207,14 +223,24 @@ def _quiet(node: ast.stmt, own: set[str]) -> bool:
     if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom | ast.Pass):
         return True
     if isinstance(node, ast.Expr):
-        return isinstance(node.value, ast.Constant)
+        call = isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Attribute)
+        return isinstance(node.value, ast.Constant) or (call and all(_harmless(part, own) for part in ast.walk(node)))
+    if isinstance(node, ast.If | ast.For):
+        head = node.test if isinstance(node, ast.If) else node.iter
+        return all(_harmless(part, own) for part in ast.walk(head)) and all(
+            _quiet(part, own) for part in (*node.body, *node.orelse)
+        )
+    if isinstance(node, ast.AugAssign | ast.Assert):
+        return all(_harmless(part, own) for part in ast.walk(node))
+    if isinstance(node, ast.Delete):
+        return all(isinstance(target, ast.Name) for target in node.targets)
     if isinstance(node, ast.Try):  # an import that may fail, and what stands in for it
         blocks: list[ast.Try | ast.ExceptHandler] = [node, *node.handlers]
         return all(_quiet(part, own) for block in blocks for part in _within(block))
     if isinstance(node, ast.Assign | ast.AnnAssign):
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-        plain = all(isinstance(target, ast.Name | ast.Tuple) for target in targets)
-        return plain and (node.value is None or all(_harmless(part, own) for part in ast.walk(node.value)))
+        plain = all(isinstance(target, ast.Name | ast.Tuple | ast.Subscript | ast.Attribute) for target in targets)
+        return plain and all(_harmless(part, own) for part in ast.walk(node))
     return False
 
 

@@ -29,6 +29,8 @@ class Outside:
         self.grants = frozenset(grants)
         self.random = random.Random(seed)
         self.loading = True
+        self.targets: list[Any] = []
+        """Files that `print` writes to instead, the last one first."""
         self._files: list[File] = []
         self._printed = io.StringIO()
         self._room = print_characters
@@ -48,6 +50,7 @@ class Outside:
             self._printed.write(kept)
 
     def take_printed(self) -> str:
+        self.targets = []
         text = self._printed.getvalue()
         self._room += len(text)
         self._printed = io.StringIO()

@@ -27,6 +27,7 @@ READABLE = METHODS - {"__set_name__", "__get__", "__set__", "__delete__", "__get
     "__doc__",
     "__class__",
     "__members__",
+    "__cause__",
 }
 NAMED_TUPLE = frozenset({"_asdict", "_replace", "_fields", "_make", "_field_defaults"})
 HOOKS = frozenset({"_missing_", "_generate_next_value_"})
@@ -44,6 +45,17 @@ def readable(name: str) -> bool:
     if name.startswith("_"):
         return name == "_" or name in READABLE or name in NAMED_TUPLE
     return name not in UNREADABLE
+
+
+def names_for_patterns(node: ast.Assign) -> bool:
+    """Whether it is `__match_args__`, with names that may be read where no guard stands."""
+    to, value = node.targets[0], node.value
+    if len(node.targets) > 1 or not (isinstance(to, ast.Name) and to.id == "__match_args__"):
+        return False
+    names = [getattr(each, "value", None) for each in getattr(value, "elts", [])]
+    return isinstance(value, ast.Tuple) and all(
+        type(name) is str and not name.startswith("_") and name not in UNGUARDED for name in names
+    )
 
 
 class Policy(RestrictingNodeTransformer):
@@ -68,9 +80,13 @@ class Policy(RestrictingNodeTransformer):
         return self.node_contents_visit(node)
 
     guard_iter = _plain
-    visit_Assign = visit_With = _plain
+    visit_With = _plain
     visit_Match = visit_match_case = visit_MatchSingleton = visit_MatchSequence = visit_MatchOr = _plain
     visit_Global = visit_Nonlocal = _plain  # names in them count only when they are assigned, and are judged there
+
+    def visit_Assign(self, node: ast.Assign) -> Visited:
+        in_class = bool(self._scopes) and isinstance(self._scopes[-1], ast.ClassDef)
+        return node if in_class and names_for_patterns(node) else self._plain(node)
 
     def visit_Module(self, node: ast.Module) -> Visited:
         return ast.fix_missing_locations(self._plain(node))
@@ -87,6 +103,8 @@ class Policy(RestrictingNodeTransformer):
         if node.attr == "__setattr__" and isinstance(node.value, ast.Name) and node.value.id == "object":
             return ast.copy_location(ast.Name("_object_setattr_", node.ctx), node)
         changed = not isinstance(node.ctx, ast.Load)
+        if node.attr == "__dict__" and not changed:
+            return ast.copy_location(_guard("_vars_", self.visit(node.value)), node)
         if not readable(node.attr) or (changed and node.attr.startswith("_")):
             self.error(node, f"the attribute {node.attr!r} is not available")
         node = self.node_contents_visit(node)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import ast
 import collections
 import configparser
@@ -12,11 +13,13 @@ import decimal
 import enum
 import functools
 import itertools
+import posixpath
 import pprint
 import random
 import re
 import shlex
 import textwrap
+import types
 import typing
 import uuid
 import xml.etree.ElementTree as ET
@@ -137,6 +140,17 @@ def decompress(data: bytes, /, wbits: int = 15, bufsize: int = 0) -> bytes:
     if not unpacker.eof:
         raise zlib.error(f"the data is cut off, or has more than {MAX_UNPACKED} bytes when it is unpacked")
     return unpacked
+
+
+def gunzip(data: bytes) -> bytes:
+    return decompress(data, 31)
+
+
+def gzip(data: bytes, compresslevel: int = 9) -> bytes:
+    import zlib  # not every Python has it
+
+    packer = zlib.compressobj(compresslevel, zlib.DEFLATED, 31)
+    return packer.compress(data) + packer.flush()
 
 
 def literal_eval(text: Any) -> Any:
@@ -442,6 +456,13 @@ def split_words(text: str, comments: bool = False, posix: bool = True) -> list[s
     return shlex.split(text, comments, posix)
 
 
+# os.path: the folder that a plugin works in has no name.
+
+
+def relative(path: Any, start: Any = ".") -> str:
+    return posixpath.relpath(posixpath.join("/", str(path)), posixpath.join("/", str(start)))
+
+
 # random, uuid: from the seed of the session.
 
 
@@ -470,10 +491,11 @@ def print_text(
 ) -> None:
     # `str.join` and not `sep.join`: a plugin's own kind of text could answer with something that is none.
     text = str.join(" " if sep is None else sep, map(str, values)) + str.__str__("\n" if end is None else end)
-    if file is None:
+    targets = CURRENT.get().targets
+    if file is None and not targets:
         CURRENT.get().print(text)
     else:
-        file.write(text)
+        (targets[-1] if file is None else file).write(text)
 
 
 def pretty_print(value: Any, *args: Any, **options: Any) -> None:
@@ -486,6 +508,11 @@ class Logger:
 
     def setLevel(self, level: Any) -> None:
         """Nothing: everything is kept."""
+
+    addHandler = setFormatter = removeHandler = setLevel
+
+    def isEnabledFor(self, level: Any) -> bool:
+        return True
 
     def log(self, level: Any, message: Any, *args: Any, **_: Any) -> None:
         print_text(f"{level}: {str(message) % args if args else message}")
@@ -503,6 +530,18 @@ class Logger:
         self.log("ERROR", message, *args)
 
     exception = critical = error
+
+
+class Handler:
+    """Whatever is asked of it, what is logged goes where `print` goes."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def setLevel(self, level: Any) -> None:
+        pass
+
+    setFormatter = setLevel
 
 
 class Response(dict[str, Any]):
@@ -528,6 +567,7 @@ class TestedPluginError(Exception):
 
 CHANGEABLE.update(
     {
+        array.array,
         ET.Element,
         ConfigParser,
         RawConfigParser,
@@ -556,10 +596,12 @@ REPLACED: Final[dict[str, dict[str, Any]]] = {
         "total_ordering": total_ordering,
         "cached_property": cached_property,
     },
+    "gzip": {"compress": gzip, "decompress": gunzip},
     "io": {"open": files.open_file},
     "logging": {
         "Logger": Logger,
         "getLogger": Logger,
+        **dict.fromkeys(("NullHandler", "StreamHandler", "Formatter"), Handler),
         "basicConfig": lambda **_: None,
         **{name: getattr(Logger(), name) for name in _LOGGED.split()},
         "DEBUG": 10,
@@ -569,8 +611,20 @@ REPLACED: Final[dict[str, dict[str, Any]]] = {
         "CRITICAL": 50,
     },
     "operator": {"attrgetter": attrgetter, "methodcaller": methodcaller},
-    "os": {"sep": "/", "linesep": "\n", "extsep": ".", "listdir": files.list_names, "makedirs": lambda *_, **__: None},
-    "os.path": {"exists": files.exists, "isfile": files.exists},
+    "os": {
+        "environ": types.MappingProxyType({}),
+        "getenv": lambda key, default=None: default,
+        "curdir": ".",
+        "pardir": "..",
+        "name": "posix",
+        "fspath": str,
+        "sep": "/",
+        "linesep": "\n",
+        "extsep": ".",
+        "listdir": files.list_names,
+        "makedirs": lambda *_, **__: None,
+    },
+    "os.path": {"exists": files.exists, "isfile": files.exists, "relpath": relative},
     "pathlib": dict.fromkeys(("Path", "PurePath", "PosixPath", "PurePosixPath"), files.Path),
     "pprint": {"pprint": pretty_print, "pp": pretty_print},
     "random": {

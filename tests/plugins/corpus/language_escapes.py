@@ -247,7 +247,7 @@ _escape(
 )
 
 # Imports.
-for _name in ("os", "sys", "subprocess", "socket", "ctypes", "importlib", "builtins", "inspect", "pickle", "threading"):
+for _name in ("os", "subprocess", "socket", "ctypes", "importlib", "builtins", "inspect", "pickle"):
     _escape(
         f"import_{_name}",
         f"def run():\n    import {_name}\n    return str({_name}.environ if '{_name}' == 'os' else {_name})",
@@ -567,5 +567,604 @@ import json, textwrap
 def run():
     json.JSONEncoder.__init__(textwrap.TextWrapper, default="canary")
     return textwrap.TextWrapper.default
+""",
+)
+
+# Streams, dispatch, attributes, locks, queues, trees: what stands in for parts of the library.
+_escape(
+    "sys_modules",
+    """
+import sys
+def run():
+    return str(sys.modules)
+""",
+)
+_escape(
+    "sys_frame",
+    """
+import sys
+def run():
+    return str(sys._getframe().f_globals)
+""",
+)
+_escape(
+    "sys_exc_info",
+    """
+import sys
+def run():
+    try:
+        1 / 0
+    except ZeroDivisionError:
+        return str(sys.exc_info()[2].tb_frame)
+""",
+)
+_escape(
+    "sys_path",
+    """
+import sys
+def run():
+    return str(sys.path)
+""",
+)
+_escape(
+    "sys_stream_globals",
+    """
+import sys
+def run():
+    return str(sys.stdout.write.__globals__)
+""",
+)
+_escape(
+    "sys_stream_class",
+    """
+import sys
+def run():
+    return str(sys.stdin.__class__.read.__globals__)
+""",
+)
+_escape(
+    "sys_exit_globals",
+    """
+import sys
+def run():
+    return str(sys.exit.__globals__)
+""",
+)
+_escape(
+    "sys_original_stream",
+    """
+import sys
+def run():
+    return str(sys.__stdout__)
+""",
+)
+_escape(
+    "sys_float_info_class",
+    """
+import sys
+def run():
+    return str(sys.float_info.__class__.__base__.__subclasses__())
+""",
+)
+_escape(
+    "sys_trace",
+    """
+import sys
+def run():
+    seen = []
+    sys.settrace(lambda frame, *_: seen.append(frame))
+    return str(seen) + "canary"
+""",
+)
+_escape(
+    "streams_are_not_shared_by_change",
+    """
+import sys
+def run():
+    sys.stdout = 1
+    sys.argv.append(1)
+    return "canary"
+""",
+)
+_escape(
+    "dispatch_globals",
+    """
+from functools import singledispatch
+@singledispatch
+def f(x):
+    return x
+def run():
+    return str(f.register.__globals__) + str(f.__call__.__globals__)
+""",
+)
+_escape(
+    "dispatch_function_globals",
+    """
+from functools import singledispatch
+@singledispatch
+def f(x):
+    return x
+def run():
+    return str(f.dispatch(object).__globals__)
+""",
+)
+_escape(
+    "dispatch_kinds",
+    """
+from functools import singledispatch
+@singledispatch
+def f(x):
+    return x
+def run():
+    return str(f._kinds) + str(f.registry)
+""",
+)
+_escape(
+    "dispatch_of_type",
+    """
+from functools import singledispatch
+@singledispatch
+def f(x):
+    return x
+def run():
+    return str(f.dispatch(type).__subclasses__(f))
+""",
+)
+_escape(
+    "dispatch_init_of_another",
+    """
+import textwrap
+from functools import singledispatch
+def f(x):
+    return "canary"
+def run():
+    singledispatch.__init__(textwrap.TextWrapper, f)
+    return textwrap.TextWrapper.__name__
+""",
+)
+_escape(
+    "dispatch_by_name",
+    """
+from functools import singledispatchmethod
+class C:
+    @singledispatchmethod
+    def f(self, x):
+        return x
+def run():
+    return str(C().f.__globals__) + str(C.f.__globals__)
+""",
+)
+_escape(
+    "vars_of_module",
+    """
+import json
+def run():
+    return str(vars(json))
+""",
+)
+_escape(
+    "vars_of_class",
+    """
+def run():
+    return str(vars(str)) + "canary"
+""",
+)
+_escape(
+    "vars_of_own_class",
+    """
+class C:
+    pass
+def run():
+    return str(vars(C)["__dict__"]) + "canary"
+""",
+)
+_escape(
+    "vars_of_function",
+    """
+def f():
+    pass
+def run():
+    return str(vars(f)) + "canary"
+""",
+)
+_escape(
+    "vars_of_host_object",
+    """
+import textwrap
+def run():
+    return str(vars(textwrap.TextWrapper())) + "canary"
+""",
+)
+_escape(
+    "vars_of_inheritor",
+    """
+from contextlib import ExitStack
+class C(ExitStack):
+    pass
+def run():
+    c = C()
+    c.callback(print)
+    return str(vars(c)["_exit_callbacks"][0][1].__globals__)
+""",
+)
+_escape(
+    "vars_change",
+    """
+class C:
+    pass
+def run():
+    c = C()
+    c.__dict__["__class__"] = str
+    return "canary"
+""",
+)
+_escape(
+    "vars_update",
+    """
+class C:
+    pass
+def run():
+    c = C()
+    vars(c).update(x="canary")
+    return c.x
+""",
+)
+_escape(
+    "vars_change_past_its_own",
+    """
+class C:
+    pass
+def run():
+    c = C()
+    dict.update(vars(c), x="canary")
+    return c.x
+""",
+)
+_escape(
+    "dict_by_pattern",
+    """
+class C:
+    pass
+def run():
+    match C():
+        case C(__dict__=d):
+            return str(d) + "canary"
+""",
+)
+_escape(
+    "dict_by_name",
+    """
+class C:
+    pass
+n = "__dict__"
+def run():
+    return str(getattr(C, n)) + "canary"
+""",
+)
+_escape(
+    "dict_of_class",
+    """
+class C:
+    pass
+def run():
+    return str(C.__dict__["__dict__"]) + "canary"
+""",
+)
+_escape(
+    "match_args_format",
+    """
+class S(str):
+    __match_args__ = ("format",)
+def run():
+    match S("{0.__class__.__init__.__globals__}"):
+        case S(f):
+            return f(S)
+""",
+)
+_escape(
+    "match_args_dunder",
+    """
+class C:
+    __match_args__ = ("__class__",)
+def run():
+    match C():
+        case C(k):
+            return str(k.__subclasses__) + "canary"
+""",
+)
+_escape(
+    "match_args_computed",
+    """
+class C:
+    __match_args__ = tuple(["__dict__"])
+def run():
+    match C():
+        case C(d):
+            return str(d) + "canary"
+""",
+)
+_escape(
+    "match_args_later",
+    """
+class C:
+    __match_args__ = ("x",)
+def run():
+    C.__match_args__ = ("__dict__",)
+    match C():
+        case C(d):
+            return str(d) + "canary"
+""",
+)
+_escape(
+    "match_args_obj",
+    """
+class C(AttributeError):
+    __match_args__ = ("obj",)
+def run():
+    try:
+        import json
+        json.nothing
+    except AttributeError as e:
+        match e:
+            case C(o):
+                return str(o)
+""",
+)
+_escape(
+    "queue_globals",
+    """
+from queue import Queue
+def run():
+    return str(Queue.put.__globals__) + str(Queue().get.__globals__)
+""",
+)
+_escape(
+    "lock_globals",
+    """
+from threading import Lock
+def run():
+    return str(Lock().acquire.__globals__)
+""",
+)
+_escape(
+    "thread",
+    """
+import threading
+def run():
+    seen = []
+    threading.Thread(target=lambda: seen.append("canary")).start()
+    return str(seen)
+""",
+)
+_escape(
+    "redirect_internals",
+    """
+from contextlib import redirect_stdout
+def run():
+    return str(redirect_stdout(1).__enter__.__globals__)
+""",
+)
+_escape(
+    "secrets_random",
+    """
+import secrets
+def run():
+    return str(secrets.SystemRandom) + str(secrets.choice.__globals__)
+""",
+)
+_escape(
+    "ast_modules",
+    """
+import ast
+def run():
+    return str(ast.sys.modules)
+""",
+)
+_escape(
+    "ast_compile",
+    """
+import ast
+def run():
+    exec(compile(ast.parse("import os"), "x", "exec"))
+    return "canary"
+""",
+)
+_escape(
+    "ast_walk_frame",
+    """
+import ast
+def run():
+    return str(ast.walk(ast.parse("1")).gi_frame.f_globals)
+""",
+)
+_escape(
+    "ast_subclasses",
+    """
+import ast
+def run():
+    return str(ast.parse("1").__class__.__base__.__subclasses__())
+""",
+)
+_escape(
+    "ast_change",
+    """
+import ast
+def run():
+    ast.Constant.canary = "canary"
+    return ast.Constant.canary
+""",
+)
+_escape(
+    "ast_own_fields",
+    """
+import ast
+class C(ast.AST):
+    _fields = ("__class__",)
+def run():
+    return str(list(ast.iter_child_nodes(C()))) + "canary"
+""",
+)
+_escape(
+    "traceback_sys",
+    """
+import traceback
+def run():
+    return str(traceback.sys.modules)
+""",
+)
+_escape(
+    "traceback_places",
+    """
+import traceback
+def run():
+    try:
+        raise ValueError
+    except ValueError:
+        return traceback.format_exc() + str(traceback.extract_stack())
+""",
+)
+_escape(
+    "warnings_module",
+    """
+import warnings
+def run():
+    return str(warnings.catch_warnings()._module.__builtins__)
+""",
+)
+_escape(
+    "warnings_linecache",
+    """
+import warnings
+def run():
+    return str(warnings.linecache)
+""",
+)
+_escape(
+    "cause_frame",
+    """
+def run():
+    try:
+        raise ValueError from KeyError("x")
+    except ValueError as e:
+        return str(e.__cause__.__traceback__.tb_frame)
+""",
+)
+_escape(
+    "cause_obj",
+    """
+import json
+def run():
+    try:
+        try:
+            json.nothing
+        except AttributeError as e:
+            raise ValueError from e
+    except ValueError as e:
+        return str(e.__cause__.obj)
+""",
+)
+_escape(
+    "environ_is_empty",
+    """
+import os
+def run():
+    return str(dict(os.environ)) + str(os.getenv("AGENTD_TEST_CANARY"))
+""",
+)
+_escape(
+    "environ_change",
+    """
+import os
+def run():
+    os.environ["X"] = "canary"
+    return os.environ["X"]
+""",
+)
+_escape(
+    "array_reduce",
+    """
+from array import array
+def run():
+    return str(array("b").__reduce_ex__(2)) + "canary"
+""",
+)
+_escape(
+    "array_file",
+    """
+from array import array
+def run():
+    array("b", [1]).tofile(open(PATH, "wb"))
+    return "canary"
+""",
+)
+_escape(
+    "handler_stream",
+    """
+import logging
+def run():
+    return str(logging.StreamHandler().stream) + "canary"
+""",
+)
+_escape(
+    "logging_sys",
+    """
+import logging
+def run():
+    return str(logging.sys.modules)
+""",
+)
+_escape(
+    "gzip_open",
+    """
+import gzip
+def run():
+    return gzip.open(PATH).read().decode()
+""",
+)
+_escape(
+    "posixpath_os",
+    """
+import posixpath
+def run():
+    return str(posixpath.os.environ)
+""",
+)
+_escape(
+    "pattern_scanner_class",
+    """
+import re
+def run():
+    return str(re.compile("a").scanner("a").__class__.__subclasses__) + "canary"
+""",
+)
+_escape(
+    "pattern_method_globals",
+    """
+import re
+def run():
+    return str(re.compile("a").search.__globals__)
+""",
+)
+_escape(
+    "a_script_that_is_a_plugin",
+    """
+import argparse
+def main():
+    return argparse
+def run():
+    return str(main())
+if __name__ == "__main__":
+    main()
+""",
+)
+_escape(
+    "optional_import",
+    """
+try:
+    import os, sys, subprocess
+except ImportError:
+    os = None
+def run():
+    return str(os.environ["AGENTD_TEST_CANARY"])
 """,
 )
