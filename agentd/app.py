@@ -239,6 +239,7 @@ def build(
             emit=events.emit,
             limits=limits,
             attempts=lambda: live.current.plugins.attempts,
+            best_of=lambda: live.current.plugins.best_of,
         ),
     )
     loader = Loader(

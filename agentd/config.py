@@ -315,6 +315,13 @@ class PluginSettings(Section):
         description="Attempts at the tests and at the code of a new one, each.",
         json_schema_extra=LIVE,
     )
+    best_of: int = Field(
+        3,
+        ge=1,
+        le=10,
+        description="Versions of its code of which the best is taken, in tasks that nobody waits for.",
+        json_schema_extra=LIVE,
+    )
     archive_days: float = Field(
         90.0,
         gt=0,

@@ -53,6 +53,11 @@ class Origin(StrEnum):
     WATCH = "watch"
     SCHEDULE = "schedule"
 
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody waits for what comes of it."""
+        return self in (Origin.CLI, Origin.API)
+
 
 class AccessLevel(IntEnum):
     """How much a task may do; each level includes the ones below."""

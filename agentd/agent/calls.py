@@ -19,7 +19,6 @@ from agentd.types import (
     ModelReply,
     ModelRequest,
     OnDelta,
-    Origin,
     Priority,
     Scope,
     Score,
@@ -30,8 +29,6 @@ Record: TypeAlias = Callable[[str, str, JsonObject], Any]
 
 LONGEST_REPLY = 150_000
 """Characters; as JSON of ASCII the journal can keep a reply of this size, whatever it consists of."""
-
-_NOBODY_WAITS = frozenset({Origin.WATCH, Origin.SCHEDULE, Origin.EVAL})
 
 
 class JournalledModel:
@@ -82,7 +79,7 @@ class JournalledModel:
         request = replace(
             request,
             client=self._scope.task,
-            priority=Priority.NIGHT if self._scope.origin in _NOBODY_WAITS else request.priority,
+            priority=request.priority if self._scope.origin.awaited else Priority.NIGHT,
             timeout=self._remaining(request.timeout),
             cache=self._cache and request.cache,
         )

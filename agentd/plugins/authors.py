@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 
@@ -18,6 +18,8 @@ from agentd.types import Message, Model, ModelRequest
 
 MAX_TOKENS = 4_096
 MIN_EXAMPLES = 3
+OTHERWISE = 0.8
+"""The temperature at which a model comes to another version."""
 _SHOWN = 1_500
 """Characters of a file."""
 
@@ -55,11 +57,14 @@ def write_tests(model: Model, spec: Spec, advice: Sequence[str]) -> str:
     return _code(model, prompt)
 
 
-def write_code(model: Model, spec: Spec, modules: str, advice: Sequence[str]) -> str:
-    """Raises `BadReply`. It sees the spec and what went wrong, never the tests."""
+def write_code(model: Model, spec: Spec, modules: str, advice: Sequence[str], *, number: int = 1) -> str:
+    """Raises `BadReply`. It sees the spec and what went wrong, never the tests.
+
+    From the second `number` on it is to come to something else than before.
+    """
     arguments = ", ".join(spec.input.get("properties", {}))
     said = {"spec": _spec(spec), "name": spec.name, "arguments": arguments, "modules": modules}
-    return _code(model, _fill("code", **said, advice=_advice(advice)))
+    return _code(model, _fill("code", **said, advice=_advice(advice)), number)
 
 
 def review(model: Model, spec: Spec, code: str) -> Review:
@@ -68,8 +73,10 @@ def review(model: Model, spec: Spec, code: str) -> Review:
     return ask(model, [Message(role="user", content=prompt)], Review, max_tokens=300)
 
 
-def _code(model: Model, prompt: str) -> str:
+def _code(model: Model, prompt: str, number: int = 1) -> str:
     request = ModelRequest(messages=(Message(role="user", content=prompt),), max_tokens=MAX_TOKENS)
+    if number > 1:
+        request = replace(request, temperature=OTHERWISE, seed=number)
     reply = model.chat(request)
     return code_in(reply.text, cut=reply.finish_reason == "length")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -80,6 +80,20 @@ class _Piece:
     evidence: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Candidate:
+    """Code that passed everything up to the review."""
+
+    code: str
+    evidence: Mapping[str, Any]
+
+    @property
+    def worth(self) -> tuple[float, int, float]:
+        """The largest is the best: tests tell more wrong versions from it, then it is shorter, then quicker."""
+        killed = self.evidence["mutants_killed"] / max(1, self.evidence["mutants"])
+        return round(killed, 2), -len(self.code), -self.evidence["seconds"]
+
+
 class Forge:
     """Makes plugins for tasks. Raises `CapabilityMissing` with what was tried, and `Denied` or `NeedsApproval` where
     policy does not let it install one."""
@@ -94,7 +108,9 @@ class Forge:
         emit: Record,
         limits: Callable[[], Limits] = Limits,
         attempts: Callable[[], int] = lambda: 3,
+        best_of: Callable[[], int] = lambda: 1,
     ) -> None:
+        """`best_of`: versions of the code of which the best is taken, where nobody waits."""
         self._registry = registry
         self._executor = executor
         self._policy = policy
@@ -102,6 +118,7 @@ class Forge:
         self._emit = emit
         self._limits = limits
         self._attempts = attempts
+        self._best_of = best_of
         self._judge = Judge(executor, limits)
 
     def make(self, commission: Commission) -> Made:
@@ -233,12 +250,76 @@ class Forge:
                 if not wrong:
                     piece.evidence["attempts"] = attempt
                     self._tell(piece, "code", True, f"passed everything at attempt {attempt}")
-                    return code
+                    return self._best(piece, code)
                 advice.append(wrong)
             except BadReply as error:
                 advice.append(error.message)
             self._tell(piece, "code", False, advice[-1])
         raise self._given_up(piece.commission, piece.tried)
+
+    def _best(self, piece: _Piece, code: str) -> str:
+        """The best of several versions, where nobody waits for the first that will do."""
+        first = _Candidate(code=code, evidence=dict(piece.evidence))
+        if piece.commission.origin.awaited or self._best_of() < 2:
+            return code
+        candidates = self._candidates(piece, first)
+        best = first
+        for each in sorted(candidates, key=lambda candidate: candidate.worth, reverse=True):
+            piece.evidence = {**each.evidence, "candidates": len(candidates)}
+            if each is first or self._liked(piece, each):
+                best = each
+                break
+        self._tell(piece, "code", True, f"the best of {len(candidates)}")
+        return best.code
+
+    def _liked(self, piece: _Piece, candidate: _Candidate) -> bool:
+        try:
+            return not self._unreviewed(piece, candidate.code)
+        except BadReply:
+            return False
+
+    def _candidates(self, piece: _Piece, first: _Candidate) -> list[_Candidate]:
+        """The first, and further versions that pass the exam as it stands now."""
+        found = {first.code: first}
+        for number in range(2, self._best_of() + 1):
+            code, judged = self._version(piece, number, found)
+            if "ended" in judged:
+                break
+            if judged["wrong"]:
+                self._tell(piece, "code", False, f"version {number}: {judged['wrong']}")
+            else:
+                found[code] = _Candidate(code=code, evidence={**first.evidence, **judged["evidence"]})
+        return list(found.values())
+
+    def _version(self, piece: _Piece, number: int, there: Collection[str]) -> tuple[str, JsonObject]:
+        """Another version and what is found of it: `wrong` and `evidence`, or `ended` when the model has none.
+
+        Whatever comes of it is one entry of the journal after the reply, so that a restarted task reads the same.
+        """
+        code, said = "", {}
+        try:
+            coder = piece.commission.model("coder")
+            code = authors.write_code(coder, piece.spec, ", ".join(FACADES), [], number=number)
+        except BadReply as error:
+            said = {"wrong": error.message}
+        except ModelError as error:
+            said = {"ended": error.message}
+        if code in there:
+            said = {"wrong": "it is there already"}
+
+        def judge() -> JsonObject:
+            return said or self._judged(piece, code)
+
+        return code, piece.commission.remember(judge)
+
+    def _judged(self, piece: _Piece, code: str) -> JsonObject:
+        assert piece.exam is not None
+        pulse = piece.commission.pulse
+        alone = self._judge.of_code(piece.spec, code, piece.exam, pulse)
+        if alone.wrong:
+            return asdict(alone)
+        both = self._judge.of_both(piece.spec, code, piece.exam, pulse)
+        return {"wrong": both.wrong, "evidence": {**alone.evidence, **both.evidence}}
 
     def _wrong(self, piece: _Piece, code: str) -> str:
         """The first thing that is wrong, for its author."""

@@ -76,6 +76,7 @@ class Judge:
         flaw, fuzzed = fuzz.flaw(spec, code, self._executor(), self._limits, seed)
         used = {"read": list(verdict.used.read)[:MOST_USED], "write": list(verdict.used.write)[:MOST_USED]}
         evidence = {"cases": verdict.passed, "fuzzed": fuzzed, "seed": seed, "used": used}
+        evidence["seconds"] = round(verdict.used.seconds, 4)
         return Finding(wrong=flaw or _permissions_flaw(spec, verdict.used), evidence=evidence)
 
     def of_both(self, spec: Spec, code: str, exam: Exam, pulse: Pulse = nothing) -> Finding:

@@ -66,6 +66,10 @@ class Evidence(_Frozen):
     seed: int = 0
     attempts: int = 1
     """Of its code."""
+    candidates: int = 1
+    """Versions of its code that passed everything, of which it was the best."""
+    seconds: float = 0.0
+    """Of all its calls in the exam."""
     cases: int = 0
     """Asserting test cases that it passed."""
     fuzzed: int = 0

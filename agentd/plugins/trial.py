@@ -40,6 +40,7 @@ class Used:
     read: dict[str, None] = field(default_factory=dict)
     write: dict[str, None] = field(default_factory=dict)
     beyond: dict[str, None] = field(default_factory=dict)
+    seconds: float = 0.0
 
     def saw(self, broker: Broker, args: JsonObject) -> None:
         self.read.update(dict.fromkeys(broker.read))
@@ -120,6 +121,7 @@ class _Desk:
         broker = Broker(self._spec.permissions, self._place)
         ended = self._plugin.call(entry, args, broker=broker)
         self._used.saw(broker, args)
+        self._used.seconds += ended.seconds
         self.last = f" (its last call: {args!r:.300} gave {_shown(ended)})"
         if not ended.ok:
             kind = ended.error.partition(":")[0]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agentd.api.direct import DirectJournal
-from agentd.errors import Cancelled, CapabilityMissing, Denied
+from agentd.errors import Cancelled, CapabilityMissing, Denied, ModelError
 from agentd.home import defaults_dir
 from agentd.plugins.forge import Commission, Forge
 from agentd.plugins.spec import Example, Spec
@@ -40,7 +40,10 @@ class Author:
         asked = request.messages[0].content
         self.asked.append(asked)
         key = next(key for key, begin in _BEGINS.items() if begin in asked)
-        return ModelReply(text=next(self.said[key]), model="author", prompt_tokens=1, completion_tokens=1, seconds=0.0)
+        text = next(self.said[key], None)
+        if text is None:
+            raise ModelError("it has said everything")
+        return ModelReply(text=text, model="author", prompt_tokens=1, completion_tokens=1, seconds=0.0)
 
 
 _BEGINS = {
@@ -83,6 +86,7 @@ class Smithy:
     def __init__(self, house: House, executor: OsExecutor, policy: PolicyEngine) -> None:
         self.house = house
         self.events: list[dict[str, Any]] = []
+        self.best_of = 1
         self.forge = Forge(
             house.registry,
             executor=lambda: executor,
@@ -90,6 +94,7 @@ class Smithy:
             record=house.audit.record,
             emit=lambda kind, task, data: self.events.append(dict(data)),
             limits=lambda: Limits(seconds=1.0, memory_mb=64),
+            best_of=lambda: self.best_of,
         )
 
     def make(
@@ -103,6 +108,7 @@ class Smithy:
         compact: bool = False,
         journal: Journal | None = None,
         pulse: Pulse = nothing,
+        origin: Origin = Origin.CLI,
     ) -> Any:
         says = {
             "spec": [json.dumps((spec or adding()).model_dump(mode="json"))] * 2,
@@ -120,7 +126,7 @@ class Smithy:
                 missing="It would have to add two numbers.",
                 files={},
                 level=level,
-                origin=Origin.CLI,
+                origin=origin,
                 journal=journal or DirectJournal(),
                 key=lambda: f"{next(numbers):05d}",
                 model=lambda role: model,
@@ -351,6 +357,58 @@ def test_killed_anywhere_it_comes_to_the_same_end(smithy: Smithy, after: bool) -
         made = smithy.make(journal=journal)
         assert (made.name, made.version, made.reused) == ("add", 1, False)
         assert [str(plugin) for plugin in smithy.house.registry.all()] == ["add 1"]
+
+
+LONG = """def add(a, b=1):
+    \"\"\"Add two numbers, one after the other.\"\"\"
+    total = 0
+    for each in (a, b):
+        total = total + each
+    return total
+"""
+SHORT = "def add(a, b=1):\n    return a + b\n"
+
+
+def test_at_night_the_best_of_several_versions_is_taken(smithy: Smithy) -> None:
+    smithy.best_of = 4
+    smithy.make(code=[LONG, ADD.replace("+", "-"), LONG, SHORT], origin=Origin.SCHEDULE)
+    plugin = smithy.house.registry.get("add")
+    assert smithy.house.registry.load(plugin).code == SHORT.strip() + "\n"
+    assert (plugin.evidence.candidates, plugin.evidence.attempts) == (2, 1)
+    assert plugin.evidence.seconds > 0
+    told = [each["what"] for each in smithy.events if each["stage"] == "code"]
+    assert ["passed everything" in told[0], "version 2" in told[1], "there already" in told[2]] == [True] * 3
+    assert told[-1] == "the best of 2"
+
+
+def test_by_day_nobody_waits_for_a_better_one(smithy: Smithy) -> None:
+    smithy.best_of = 3
+    smithy.make(code=[LONG, SHORT])
+    plugin = smithy.house.registry.get("add")
+    assert (smithy.house.registry.load(plugin).code.strip(), plugin.evidence.candidates) == (LONG.strip(), 1)
+
+
+@pytest.mark.parametrize("more", [[], ["no code at all"]])
+def test_a_model_with_no_other_version_costs_nothing(smithy: Smithy, more: list[str]) -> None:
+    smithy.best_of = 2
+    smithy.make(code=[LONG, *(f"{each}```" for each in more)], origin=Origin.WATCH)
+    assert smithy.house.registry.get("add").evidence.candidates == 1
+
+
+@pytest.mark.slow
+def test_killed_between_versions_it_takes_the_same_one(smithy: Smithy) -> None:
+    smithy.best_of = 3
+    said: Any = {"code": [LONG, SHORT, LONG], "origin": Origin.SCHEDULE}
+    whole = Kept()
+    smithy.make(journal=whole, **said)
+    for place in range(whole.calls - 4, whole.calls + 1):
+        smithy.house.registry.remove("add")
+        journal = Kept(place)
+        with pytest.raises(Killed):
+            smithy.make(journal=journal, **said)
+        journal.dies_at = 0
+        smithy.make(journal=journal, **said)
+        assert smithy.house.registry.get("add").evidence.candidates == 2
 
 
 def test_it_ends_when_its_task_does(smithy: Smithy) -> None:

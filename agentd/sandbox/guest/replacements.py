@@ -19,7 +19,6 @@ import random
 import re
 import shlex
 import textwrap
-import types
 import typing
 import uuid
 import xml.etree.ElementTree as ET
@@ -612,8 +611,6 @@ REPLACED: Final[dict[str, dict[str, Any]]] = {
     },
     "operator": {"attrgetter": attrgetter, "methodcaller": methodcaller},
     "os": {
-        "environ": types.MappingProxyType({}),
-        "getenv": lambda key, default=None: default,
         "curdir": ".",
         "pardir": "..",
         "name": "posix",
