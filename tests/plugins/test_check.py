@@ -124,6 +124,6 @@ def test_two_hundred_lines_take_less_than_300_ms() -> None:
     source = "".join(f"def f{n}{body}" for n in range(40)).encode()
     assert source.count(b"\n") == 200
     check(source, ())
-    started = time.perf_counter()
+    started = time.process_time()
     assert check(source, ()).violations == []
-    assert time.perf_counter() - started < 0.3
+    assert time.process_time() - started < 0.3
