@@ -92,5 +92,5 @@ def _told(found: Mapping[str, Any]) -> list[str]:
 
 
 def _conflict(conflict: Mapping[str, Any]) -> str:
-    beside = f"; what stood there before is in {conflict['beside']}" if conflict["beside"] else ""
+    beside = f"; what stood there before is in {', '.join(conflict['beside'])}" if conflict["beside"] else ""
     return f"left {conflict['path']} ({conflict['reason']}{beside})"

@@ -25,6 +25,9 @@ CHUNK = 1 << 20
 GUARDED = (".git", ".agentd")
 """Folders that no link may lead into: policy judges a path by its name."""
 
+LEFTOVER = (".agentd-", ".tmp")
+"""How the name of a file begins and ends that is not finished: a crash may leave it."""
+
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _OPEN = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | _NO_FOLLOW
 _OPEN_FOLDER = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_DIRECTORY", 0) | _NO_FOLLOW
@@ -576,7 +579,7 @@ def _inside(entry: Entry) -> Iterator[int | None]:
 def _laid(entry: Entry, key: str) -> Entry:
     """The name beside `entry` that follows from `key`."""
     tag = hashlib.sha256(f"{key}\0{entry.name}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    return entry.beside(f".agentd-{tag}.tmp")
+    return entry.beside(f"{LEFTOVER[0]}{tag}{LEFTOVER[1]}")
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from agentd.errors import AgentdError, ToolFailed
 from agentd.workspace.blobs import Blobs, digest_of
 from agentd.workspace.merge import MAX_MERGED, merge
 from agentd.workspace.names import MAX_NAME
-from agentd.workspace.paths import Entry, Keep, Workspace, settle, temporary_of
+from agentd.workspace.paths import LEFTOVER, Entry, Keep, Workspace, settle, temporary_of
 from agentd.workspace.standing import ABSENT, Standing, mark, standing
 
 BEFORE, AFTER = "agentd-before", "agentd-after"
@@ -41,12 +41,13 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conflict:
-    """A path that stays as it is, and where what stood there before can be found."""
+    """A path of which not all could be taken back, and where what stood there before can be found."""
 
     path: str
     reason: str
-    beside: str = ""
-    """Holds what stood there before the agent; empty when nothing did, or it could not be written."""
+    beside: tuple[str, ...] = ()
+    """Hold what stood there before the agent came, and before it came again after others; empty when nothing did, or
+    it could not be written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +69,7 @@ class Restored:
             "paths": list(self.paths[:1000]),
             "merged": list(self.merged[:1000]),
             "kept": list(self.kept[:1000]),
-            "conflicts": [[each.path, each.reason, each.beside] for each in self.conflicts[:1000]],
+            "conflicts": [[each.path, each.reason, *each.beside] for each in self.conflicts[:1000]],
             "already": len(self.already),
         }
 
@@ -82,10 +83,11 @@ class _Aim:
     seen: tuple[int, ...]
     wanted: Standing
     merged: bool = False
-    shared: bool = False
+    keep: tuple[Standing, ...] = ()
+    """What may be others' doing, and goes beside it before anything is taken back."""
     clash: str = ""
     """Why not all that the agent did to it can be taken back."""
-    lost: Standing = ABSENT
+    lost: tuple[Standing, ...] = ()
     """For a clash: what stood there before, and goes beside it."""
 
 
@@ -101,7 +103,7 @@ class _Tally:
         return Restored(
             paths=tuple(sorted(self.paths)),
             merged=tuple(sorted(self.merged)),
-            kept=tuple(self.kept),
+            kept=tuple(dict.fromkeys(self.kept)),
             conflicts=tuple(sorted(self.conflicts, key=lambda each: each.path)),
             already=tuple(sorted(self.already)),
         )
@@ -138,8 +140,8 @@ class Restorer:
             aims[place] = self._tried(aims[place], histories[place], tally, _must_go, self._clear)
         for place in sorted(aims, key=_depth):
             aim = self._tried(aims[place], histories[place], tally, _must_change, self._make)
-            beside = self._beside(aim.place, aim.lost, BEFORE) if aim.clash else ""
-            self._count(replace(aim, now=first[place]), tally, beside)
+            beside = dict.fromkeys(self._beside(aim.place, each, BEFORE) for each in aim.lost if aim.clash)
+            self._count(replace(aim, now=first[place]), tally, tuple(filter(None, beside)))
         return tally.all()
 
     # what is to become of a path --------------------------------------------------------------------------------------
@@ -156,17 +158,20 @@ class Restorer:
         """What stays in a folder that should go."""
         with suppress(OSError):
             names = (f"{place}/{name}" for name in sorted(os.listdir(self._workspace.root / place)))
-            return [name for name in names if name not in aims or not _must_go(aims[name])]
+            stay = (name for name in names if name not in aims or not _must_go(aims[name]))
+            return [name for name in stay if not _is_leftover(name)]
         return []
 
     def _aim(self, place: str, history: Sequence[Segment]) -> _Aim:
         """Take the changes back one by one, from the last: what each made, or the same within what others made."""
         now, seen = self._look(place)
         aim = _Aim(place=place, now=now, seen=seen, wanted=now)
-        for segment in reversed(_joined(history)):
-            self._undo(aim, segment)
+        joined = _joined(history)
+        for number in reversed(range(len(joined))):
+            self._undo(aim, joined[number])
             if aim.clash:
-                aim.lost = history[0].before
+                # What others had made of it, before the agent wrote over that, is nowhere else.
+                aim.lost = tuple(segment.before for segment in joined[: number + 1])
                 break
         if aim.wanted.kind == "other" and now.kind != "other":
             _give_up(aim, "it was a pipe, socket or device, which cannot be made again")
@@ -180,11 +185,13 @@ class Restorer:
         elif stands.same(after):
             changed_mode = before.kind == after.kind == "file" and stands.mode != after.mode
             aim.wanted = replace(before, mode=stands.mode) if changed_mode else before
-            aim.shared = aim.shared or segment.shared
         elif (text := self._together(aim, segment)) is not None:
             aim.wanted, aim.merged = text, True
         else:
             aim.clash = _why(stands, before, after)
+            return
+        if segment.shared and not before.same(after) and not stands.same(before):
+            aim.keep = (*aim.keep, after)
 
     def _together(self, aim: _Aim, segment: Segment) -> Standing | None:
         """A text that others have changed too, without the agent's change."""
@@ -242,21 +249,33 @@ class Restorer:
             if not needed(aim):
                 return aim
             try:
-                if aim.shared:
-                    tally.kept += filter(None, [self._beside(aim.place, aim.now, AFTER)])
+                tally.kept += self._put_aside(aim)
                 do(aim)
                 return aim
             except _Changed:
                 aim = self._aim(aim.place, history)
             except (AgentdError, OSError) as error:
-                aim.lost = history[0].before
+                aim.lost = tuple(segment.before for segment in _joined(history))
                 _give_up(aim, _words(error))
                 return aim
         _give_up(aim, "it is being written by someone else")
         return aim
 
+    def _put_aside(self, aim: _Aim) -> list[str]:
+        """Where what may be others' doing is now. Raises `ToolFailed` when it could be put nowhere."""
+        names = []
+        for each in aim.keep:
+            if each.kind in ("file", "link"):
+                names.append(self._beside(aim.place, each, AFTER))
+                if not names[-1]:
+                    raise ToolFailed("it changed while tests ran, and what stood there then cannot be put beside it")
+        aim.keep = ()
+        return names
+
     def _clear(self, aim: _Aim) -> None:
         """Take away what stands there."""
+        if aim.now.kind == "folder":
+            self._sweep(aim.place)
         with self._workspace.at(aim.place) as entry, self._keep({entry: ABSENT}):
             _must_be(entry, aim)
             if aim.now.kind == "folder":
@@ -264,6 +283,12 @@ class Restorer:
             else:
                 os.unlink(entry.name, dir_fd=entry.folder)
         aim.now, aim.seen = ABSENT, ()
+
+    def _sweep(self, folder: str) -> None:
+        """Take away what a crash of ours has left in a folder."""
+        for name in filter(_is_leftover, os.listdir(self._workspace.root / folder)):
+            with self._unkept.at(f"{folder}/{name}") as entry:
+                entry.remove()
 
     def _make(self, aim: _Aim) -> None:
         """Make there what is wanted."""
@@ -324,7 +349,7 @@ class Restorer:
             temporary.rename(entry)
         return True
 
-    def _count(self, aim: _Aim, tally: _Tally, beside: str = "") -> None:
+    def _count(self, aim: _Aim, tally: _Tally, beside: tuple[str, ...] = ()) -> None:
         if aim.clash:
             tally.conflicts.append(Conflict(path=aim.place, reason=aim.clash, beside=beside))
         if aim.wanted != aim.now:
@@ -332,6 +357,11 @@ class Restorer:
             tally.merged += [aim.place] * aim.merged
         elif not aim.clash:
             tally.already.append(aim.place)
+
+
+def _is_leftover(place: str) -> bool:
+    name = PurePosixPath(place).name
+    return name.startswith(LEFTOVER[0]) and name.endswith(LEFTOVER[1])
 
 
 def _joined(history: Sequence[Segment]) -> list[Segment]:

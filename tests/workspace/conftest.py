@@ -34,11 +34,11 @@ class Agent:
         return Workspace(self.root, self.ledger.keeper(task, f"{self.calls:05d}", self.root, origin))
 
     def write(self, path: str, data: bytes | str) -> None:
-        self.files().write_atomic(path, data.encode() if isinstance(data, str) else data)
+        self.files().write_atomic(path, data.encode() if isinstance(data, str) else data, f"{self.calls:05d}")
         self.ledger.finish(TASK, f"{self.calls:05d}")
 
     def delete(self, path: str) -> None:
-        self.files().delete(path)
+        self.files().delete(path, f"{self.calls:05d}")
         self.ledger.finish(TASK, f"{self.calls:05d}")
 
     def move(self, source: str, target: str) -> None:

@@ -258,7 +258,17 @@ def test_an_edit_that_the_agent_wrote_over_comes_back(agent: Agent, place: Path)
     restored = agent.undo()
     assert (place / "a").read_text() == "user's\n"
     (conflict,) = restored.conflicts
-    assert (place / conflict.beside).read_text() == "first\n"
+    assert (place / conflict.beside[0]).read_text() == "first\n"
+
+
+def test_every_state_that_holds_an_edit_stands_beside_where_it_cannot_come_back(agent: Agent, place: Path) -> None:
+    (place / "a").write_text("first\n")
+    agent.write("a", "agent's\n")
+    (place / "a").write_text("user's\n")
+    agent.write("a", "agent's again\n")
+    (place / "a").write_text("agent's again\nuser's end\n")
+    (conflict,) = agent.undo().conflicts
+    assert [(place / name).read_text() for name in conflict.beside] == ["first\n", "user's\n"]
 
 
 def test_an_edit_of_the_same_place_stays_and_the_old_text_stands_beside_it(agent: Agent, place: Path) -> None:
@@ -268,7 +278,7 @@ def test_an_edit_of_the_same_place_stays_and_the_old_text_stands_beside_it(agent
     (place / "a.txt.agentd-before").write_text("somebody's\n")
     restored = agent.undo()
     (conflict,) = restored.conflicts
-    assert (conflict.path, conflict.beside) == ("a.txt", "a.txt.agentd-before-2")
+    assert (conflict.path, conflict.beside) == ("a.txt", ("a.txt.agentd-before-2",))
     assert "someone else has changed it" in conflict.reason
     assert (place / "a.txt").read_text() == "three\n"
     assert (place / "a.txt.agentd-before-2").read_text() == "one\n"
@@ -291,7 +301,7 @@ def test_a_file_that_someone_has_deleted_is_put_beside(agent: Agent, place: Path
     (place / "a").unlink()
     (conflict,) = agent.undo().conflicts
     assert not (place / "a").exists()
-    assert (place / conflict.beside).read_text() == "one\n"
+    assert (place / conflict.beside[0]).read_text() == "one\n"
 
 
 def test_a_binary_file_that_someone_has_changed_stays(agent: Agent, place: Path) -> None:
@@ -300,7 +310,7 @@ def test_a_binary_file_that_someone_has_changed_stays(agent: Agent, place: Path)
     (place / "a").write_bytes(b"\0three")
     (conflict,) = agent.undo().conflicts
     assert (place / "a").read_bytes() == b"\0three"
-    assert (place / conflict.beside).read_bytes() == b"\0one"
+    assert (place / conflict.beside[0]).read_bytes() == b"\0one"
 
 
 def test_a_mode_that_someone_has_set_stays(agent: Agent, place: Path) -> None:
@@ -319,7 +329,7 @@ def test_a_folder_that_someone_has_put_where_a_file_was_stays(agent: Agent, plac
     (place / "a/own").write_text("user's\n")
     (conflict,) = agent.undo().conflicts
     assert (place / "a/own").read_text() == "user's\n"
-    assert (place / conflict.beside).read_text() == "one\n"
+    assert (place / conflict.beside[0]).read_text() == "one\n"
 
 
 @posix
