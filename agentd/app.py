@@ -10,6 +10,7 @@ from typing import Any
 from agentd import telemetry
 from agentd.agent.rehearsal import Rehearsal
 from agentd.agent.runner import Runner
+from agentd.agent.sittings import Sittings
 from agentd.backends.cache import ReplyCache
 from agentd.backends.catalog import LiveCatalog
 from agentd.backends.pool import Pool
@@ -230,6 +231,7 @@ def build(
         emit=events.emit,
         clock=clock,
         repeats=lambda: live.current.agent.loop_repeats,
+        sittings=Sittings(above=lambda: live.current.policy.council_above, ledger=ledger, approvals=approvals),
         approvals=approvals,
         forge=Forge(
             plugins,

@@ -238,6 +238,8 @@ class TaskRequest:
     mode: Mode = "real"
     applies: str | None = None
     """Make the changes that this task has shown, and nothing else."""
+    council: bool | None = None
+    """True: the council sits on plan and change, however little the risk."""
     idempotency_key: str | None = None
 
 
@@ -261,6 +263,7 @@ class Task:
     tool: bool = False
     mode: Mode = "real"
     applies: str | None = None
+    council: bool = False
     state: TaskState = TaskState.QUEUED
     created: float = 0.0
     started: float | None = None
@@ -274,6 +277,8 @@ class Task:
     plan: Plan | None = None
     outcomes: tuple[Outcome, ...] = ()
     """One for each step of the plan, in its order; `pending` and `running` ones have no text yet."""
+    verdicts: tuple[Verdict, ...] = ()
+    """What the council said, in the order in which it sat."""
     report: Report | None = None
 
 
@@ -651,6 +656,7 @@ class Journal(Protocol):
     def plan_made(self, plan: Plan) -> None: ...
     def step_started(self, number: int) -> None: ...
     def step_ended(self, number: int, outcome: Outcome) -> None: ...
+    def verdict_given(self, key: str, verdict: Verdict) -> None: ...
     def atomic(self) -> AbstractContextManager[None]:
         """Writes inside commit together."""
         ...

@@ -14,6 +14,8 @@ VERBATIM = 6
 """Turns shown in full; older ones are one line each."""
 MASKED = 10
 """Older turns shown at all."""
+MINDED = 12
+"""Lines of the council's checklist."""
 
 
 @cache
@@ -47,7 +49,7 @@ def card(work: Work, step: Step) -> str:
     """Task, plan and current step in a bounded number of characters."""
     plan = work.plan.steps if work.plan else (step,)
     lines = [f"{n}. {shorten(s.intent, 120)}" for n, s in enumerate(plan, 1)]
-    return fill(
+    told = fill(
         "card",
         plan="\n".join(lines[:12]),
         number=next((n for n, s in enumerate(plan, 1) if s is step), 1),
@@ -57,6 +59,8 @@ def card(work: Work, step: Step) -> str:
         workspace=work.workspace.root.name,
         goal=shorten(work.task.goal, 3000),
     )
+    minded = work.verdict.checklist[:MINDED] if work.verdict else ()
+    return told + "".join(["\n\nTake care of:", *(f"\n- {shorten(line, 200)}" for line in minded)] if minded else [])
 
 
 def messages(work: Work, step: Step, seen: Sequence[Evidence], advice: str) -> list[Message]:

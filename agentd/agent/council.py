@@ -116,6 +116,7 @@ def convene(
         return kept
 
     def record(kept: JsonObject) -> None:
+        minutes.journal.verdict_given(minutes.key, _VERDICT.validate_python(kept))
         minutes.record("council.verdict", minutes.task, _facts(kept))
         data = {name: kept[name] for name in ("about", "decision", "because", "vetoed", "absent", "checklist")}
         minutes.emit(EventKind.VERDICT_GIVEN, minutes.task, data | {"opinions": _decisions(kept)})

@@ -7,7 +7,7 @@ from agentd.agent.critic import describe, run_checks
 from agentd.agent.moves import Chooser, End, Stop
 from agentd.agent.work import Evidence, Work
 from agentd.errors import CapabilityMissing, Denied, Impossible, ToolMisused
-from agentd.types import Outcome, Step, StepState, ToolCall, ToolResult
+from agentd.types import Outcome, Stance, Step, StepState, ToolCall, ToolResult
 
 MISUSES = 3
 """Calls in a row that a tool refuses before the step fails."""
@@ -40,15 +40,21 @@ def run_step(work: Work, chooser: Chooser, step: Step, advice: str = "") -> Outc
 
 
 def _red(work: Work, call: ToolCall) -> ToolResult | None:
-    """Why a commit has to wait: a check of the task's owner is red. None for all else."""
+    """Why a commit has to wait: a check is red, or the council does not accept the change. None for all else."""
     tool = work.tools.get(call.tool)
-    if tool is None or not work.task.checks:
+    if tool is None:
         return None
     actions = tool.actions(tool.validate(call.args))
     if not any(action.kind == "git.commit" or action.argv[:2] == ("git", "commit") for action in actions):
         return None
-    red = [result for result in run_checks(work, work.task.checks) if not result.passed]
-    return _refused(f"not committed, because it is not green: {describe(red)}", "mend that first") if red else None
+    checks = (*work.task.checks, *(work.plan.checks if work.plan else ()))
+    red = [result for result in run_checks(work, checks) if not result.passed]
+    if red:
+        return _refused(f"not committed, because it is not green: {describe(red)}", "mend that first")
+    verdict = work.hearing()
+    if verdict is None or verdict.decision is Stance.ACCEPT:
+        return None
+    return _refused(f"not committed, because the council does not accept it: {verdict.because}", "mend that first")
 
 
 def _end(move: Stop, seen: list[Evidence]) -> Outcome:

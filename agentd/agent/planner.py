@@ -13,8 +13,11 @@ MOST_STEPS = 12
 FILES_SHOWN = 60
 
 
-def make_plan(work: Work) -> Plan:
-    """A plan whose steps come after the steps they need, their checks marked as the plan's own. `BadReply`."""
+def make_plan(work: Work, advice: str = "") -> Plan:
+    """A plan whose steps come after the steps they need, their checks marked as the plan's own. `BadReply`.
+
+    `advice`: why an earlier plan was not accepted.
+    """
     files = work.remember(lambda: {"files": list(islice(work.workspace.files(), FILES_SHOWN))})["files"]
     question = fill(
         "plan",
@@ -24,6 +27,8 @@ def make_plan(work: Work) -> Plan:
         most=MOST_STEPS,
         goal=shorten(work.task.goal, 6000),
     )
+    if advice:
+        question += f"\n\nAn earlier plan was not accepted. Make one that mends this: {shorten(advice, 2000)}"
     messages = [Message(role="system", content=prompt("system").strip()), Message(role="user", content=question)]
     return in_order(ask(work.model("planner"), messages, Plan, check=_sound))
 

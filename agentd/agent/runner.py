@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from agentd.agent import report
@@ -17,6 +18,7 @@ from agentd.agent.executor import run_step
 from agentd.agent.limits import Limits, Repeats
 from agentd.agent.moves import Chooser
 from agentd.agent.planner import make_plan
+from agentd.agent.sittings import Sittings, denied
 from agentd.agent.work import Work
 from agentd.errors import (
     AgentdError,
@@ -36,13 +38,16 @@ from agentd.plugins.forge import Forge, Made
 from agentd.policy.approvals import Approvals, State, question_asked
 from agentd.tools.tool import Tool
 from agentd.types import (
+    CheckResult,
     Clock,
+    Effect,
     Journal,
     Models,
     Outcome,
     Plan,
     Report,
     Scope,
+    Stance,
     Step,
     StepState,
     Task,
@@ -77,6 +82,8 @@ class Runner:
     repeats: Callable[[], int] = lambda: 3
     forge: Forge | None = None
     """Makes the tool that a step lacks."""
+    sittings: Sittings | None = None
+    """Has the council hear what is risky."""
     approvals: Approvals | None = None
     """Where a task asks its owner; without them a question ends the run."""
     _compact: Compact = field(init=False)
@@ -94,14 +101,19 @@ class Runner:
             chooser: Chooser = self._compact if work.is_compact("planner") else self._constrained
             plan = self._plan(work)
             if task.budget.steps == 0:
+                self._take_up(work, plan)
                 return report.planned(work, plan)
+            if self.sittings is not None:
+                plan = self.sittings.on_plan(work, plan, lambda advice: self._plan(work, advice))
+            self._take_up(work, plan)
             for number, step in enumerate(plan.steps, 1):
                 outcome = self._step(work, chooser, number, step)
                 outcomes.append(outcome)
                 if outcome.state is StepState.FAILED:
                     break
-            checks = () if outcomes[-1].state is StepState.FAILED else run_checks(work, task.checks)
-            return report.done(work, outcomes, checks)
+            red = self._heard(work, chooser, plan, outcomes)
+            checks = () if outcomes[-1].state is StepState.FAILED else run_checks(work, (*task.checks, *plan.checks))
+            return report.done(work, outcomes, (*checks, *red))
         except tuple(_ENDS) as error:
             state = next(state for kind, state in _ENDS.items() if isinstance(error, kind))
             return report.ended(work, state, str(error), answer="\n".join(o.text for o in outcomes))
@@ -118,7 +130,7 @@ class Runner:
             deadline=limits.deadline,
             mode=task.mode,
         )
-        return Work(
+        work = Work(
             task=task,
             scope=scope,
             workspace=Workspace(Path(task.workspace)),
@@ -131,6 +143,9 @@ class Runner:
             emit=self.emit,
             owner=lambda key, question: self._answer(task.id, key, question),
         )
+        if self.sittings is not None:
+            work.hearing = partial(self.sittings.on_change, work)
+        return work
 
     def _answer(self, task: str, key: str, question: str) -> str:
         """What the owner of the task says to a question."""
@@ -144,16 +159,20 @@ class Runner:
             raise asked from None
         return f"no answer: {answer.words}" if answer.state is State.REJECTED else answer.words
 
-    def _plan(self, work: Work) -> Plan:
+    def _plan(self, work: Work, advice: str = "") -> Plan:
+        """`advice`: why an earlier plan was not accepted."""
         work.limits.check()
         if work.task.tool:
             plan = Plan(steps=(Step(intent=work.task.goal),))
         else:
-            plan = self._compact.plan(work) if work.is_compact("planner") else make_plan(work)
+            plan = self._compact.plan(work) if work.is_compact("planner") else make_plan(work, advice)
+        return plan
+
+    def _take_up(self, work: Work, plan: Plan) -> None:
+        """From here on this is the plan."""
         work.plan = plan
         work.scope.journal.plan_made(plan)
         self.emit(EventKind.PLAN_MADE, work.task.id, {"steps": [step.intent for step in plan.steps]})
-        return plan
 
     def _step(self, work: Work, chooser: Chooser, number: int, step: Step) -> Outcome:
         work.scope.journal.step_started(number)
@@ -163,6 +182,40 @@ class Runner:
         facts = {"step": number, "state": outcome.state, "checks": len(outcome.checks), "text": outcome.text[:500]}
         self.emit(EventKind.STEP_JUDGED, work.task.id, facts)
         return outcome
+
+    def _heard(self, work: Work, chooser: Chooser, plan: Plan, outcomes: list[Outcome]) -> list[CheckResult]:
+        """Have the council hear what was changed; what it finds is mended once, what it does not accept is put back.
+
+        Gives those of its checks that are red: what is asked for after the work can make it worse, never verify it.
+        """
+        verdict = work.hearing() if outcomes[-1].state is StepState.DONE else None
+        if verdict is not None and verdict.decision is Stance.REVISE:
+            outcomes[-1] = self._mended(work, chooser, plan, verdict.because)
+            verdict = work.hearing() if outcomes[-1].state is StepState.DONE else None
+        if verdict is None:
+            return []
+        if verdict.decision is not Stance.ACCEPT:
+            raise self._put_back(work, denied("change", verdict))
+        return [result for result in run_checks(work, verdict.checks) if not result.passed]
+
+    def _mended(self, work: Work, chooser: Chooser, plan: Plan, advice: str) -> Outcome:
+        """The last step once more, with what is to be mended."""
+        number, step = len(plan.steps), plan.steps[-1]
+        work.scope.journal.step_started(number)
+        outcome = judge(work, step, self._tried(work, chooser, step, advice=advice))
+        work.scope.journal.step_ended(number, outcome)
+        return outcome
+
+    def _put_back(self, work: Work, denied: Denied) -> Denied:
+        """All that the task has changed as it was before, as far as nobody else has changed it since."""
+        if self.sittings is None or self.sittings.ledger is None:
+            return denied
+        ledger, task = self.sittings.ledger, work.task.id
+        told = work.scope.journal.once(
+            "council-put-back", Effect.IDEMPOTENT, lambda: ledger.restore(task, work.workspace).told
+        )
+        words = f"{denied.message}\nWhat was changed is put back: {', '.join(told['paths']) or 'nothing'}"
+        return Denied(words, hint=f"`agentd diff {task}` shows what it had changed")
 
     def _judged(self, work: Work, chooser: Chooser, step: Step) -> Outcome:
         """Do a step and judge it; try again with what was found wrong, as often as the budget says."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
 
@@ -23,6 +23,7 @@ from agentd.types import (
     ToolGate,
     ToolResult,
     Usage,
+    Verdict,
 )
 from agentd.workspace.paths import Workspace
 
@@ -60,6 +61,13 @@ class Work:
     owner: Callable[[str, str], str] = _nobody
     """`owner(key, question)`: what the owner of the task answers. `QuestionAsked` until they have."""
     plan: Plan | None = None
+    verdict: Verdict | None = None
+    """Of the council, where it has accepted the plan."""
+    heard: dict[str, Verdict | None] = field(default_factory=dict)
+    """What the council said to a change, by the hash of it."""
+    sittings: Iterator[int] = field(default_factory=lambda: count(1))
+    hearing: Callable[[], Verdict | None] = lambda: None
+    """What the council says to all that was changed so far; None where it need not be asked."""
     evidence: list[Evidence] = field(default_factory=list)
     changed: dict[str, None] = field(default_factory=dict)
     """Paths, in the order in which they were first touched."""

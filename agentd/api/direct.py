@@ -13,7 +13,7 @@ from agentd.app import App
 from agentd.errors import Denied
 from agentd.tasks.records import storable
 from agentd.tasks.request import accepted_workspace
-from agentd.types import AccessLevel, Effect, JsonObject, Outcome, Plan, Scope, ToolCall, ToolResult
+from agentd.types import AccessLevel, Effect, JsonObject, Outcome, Plan, Scope, ToolCall, ToolResult, Verdict
 
 
 def run_tool(core: App, call: ToolCall, workspace: str, level: AccessLevel, cancel: threading.Event) -> ToolResult:
@@ -72,6 +72,9 @@ class DirectJournal:
         return None
 
     def step_ended(self, number: int, outcome: Outcome) -> None:
+        return None
+
+    def verdict_given(self, key: str, verdict: Verdict) -> None:
         return None
 
     def atomic(self) -> AbstractContextManager[None]:

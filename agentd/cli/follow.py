@@ -18,8 +18,8 @@ ENDED = frozenset(
 _PLAN_EVENTS = frozenset({"TaskStarted", "PlanMade", "StepStarted", "StepJudged"})
 _TOOL_EVENTS = frozenset({"ToolDecided", "ToolFinished"})
 _STOP_EVENTS = frozenset({"TaskFinished", "TaskWaiting"})
-FORGE_EVENTS = frozenset({"PluginForged", "PluginInstalled"})
-"""How the task gives itself a tool: takes minutes, so it is always told."""
+FORGE_EVENTS = frozenset({"PluginForged", "PluginInstalled", "VerdictGiven"})
+"""How the task gives itself a tool, and what the council says: takes minutes, so it is always told."""
 _MARKS = {"pending": "·", "running": ">", "done": "✓", "failed": "✗"}
 
 
@@ -118,6 +118,8 @@ def tool_line(event: Mapping[str, Any]) -> str:
         words = f"new tool {data['plugin']}: {data['stage']}{'' if data['ok'] else ' refused'}: {data['what']}"
     elif event["kind"] == "PluginInstalled":
         words = f"new tool {data['plugin']} {data['version']}: proven, signed and in use"
+    elif event["kind"] == "VerdictGiven":
+        words = f"council on the {data['about']}: {data['decision']}: {data['because']}"
     elif event["kind"] == "ToolDecided":
         refused = "" if data["decision"] == "allow" else f" ({data['decision']}: {data['because']})"
         words = f"{data['tool']}: {', '.join(data['actions'])}{refused}"

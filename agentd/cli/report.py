@@ -67,4 +67,5 @@ def _details(task: Mapping[str, Any]) -> list[str]:
     lines += [f"{'passed' if check['passed'] else 'FAILED'}: {check['target']}" for check in task["checks"]]
     if task["changed"]:
         lines.append(f"changed: {', '.join(task['changed'])}")
+    lines += [f"council: {output.one_line(said, 300)}" for said in task["council"]]
     return [output.one_line(line) for line in lines]

@@ -42,6 +42,9 @@ _check = click.option(
     "--check", "checks", metavar="CMD", multiple=True, help="Command that must exit 0 at the end; may be repeated."
 )
 
+_council = click.option(
+    "--council", is_flag=True, help="Have the council hear plan and change, however little the risk."
+)
 _no_cache = click.option("--no-cache", is_flag=True, help="Let models reply anew, also to what they were asked before.")
 
 
@@ -61,6 +64,7 @@ _shadow = click.option(
 @_no_cache
 @_dry_run
 @_shadow
+@_council
 @click.option(
     "--timeout", metavar="S", type=click.FloatRange(0, min_open=True), help="Cancel it after S seconds, exit 124."
 )
@@ -73,6 +77,7 @@ def run(
     no_cache: bool,
     dry_run: bool,
     shadow: bool,
+    council: bool,
     timeout: float | None,
 ) -> int:
     """Do a task and follow it to its end.
@@ -80,7 +85,7 @@ def run(
     GOAL is what is to be done, in words; - reads it from stdin. The answer (or the diff of a dry run or a shadow) goes
     to stdout, everything else to stderr. The daemon is started when none runs.
     """
-    request = request_of(goal, workspace, level, checks, no_cache) | _mode_of(dry_run, shadow)
+    request = request_of(goal, workspace, level, checks, no_cache) | _mode_of(dry_run, shadow) | council_of(council)
     return see_through(invocation, request, timeout)
 
 
@@ -180,6 +185,7 @@ def _way_on(client: Client, task_id: str) -> str:
 @_no_cache
 @_dry_run
 @_shadow
+@_council
 @click.option("--at", metavar="T", help="Not before T: 22:00, 2h, or an ISO date.")
 @click.option("--deadline", metavar="T", help="Not after T: 22:00, 2h, or an ISO date.")
 @click.option("--priority", metavar="N", type=int, default=0, help="Higher ones come first (0).")
@@ -194,6 +200,7 @@ def submit(
     no_cache: bool,
     dry_run: bool,
     shadow: bool,
+    council: bool,
     at: str | None,
     deadline: str | None,
     priority: int,
@@ -205,7 +212,7 @@ def submit(
     GOAL is what is to be done, in words; - reads it from stdin. The daemon is started when none runs.
     """
     now = time.time()
-    request = request_of(goal, workspace, level, checks, no_cache) | _mode_of(dry_run, shadow)
+    request = request_of(goal, workspace, level, checks, no_cache) | _mode_of(dry_run, shadow) | council_of(council)
     request |= {
         "not_before": times.future(at, now) if at else None,
         "deadline": times.future(deadline, now) if deadline else None,
@@ -258,6 +265,10 @@ def request_of(
         "checks": [{"kind": "command", "target": line} for line in checks],
         "origin": "cli",
     } | ({"cache": False} if no_cache else {})
+
+
+def council_of(wanted: bool) -> dict[str, bool]:
+    return {"council": True} if wanted else {}
 
 
 def _from_stdin() -> str:

@@ -12,6 +12,7 @@ import click
 
 from agentd.cli import output, times
 from agentd.cli.client import Client, TimedOut, endpoint
+from agentd.cli.council import verdict_lines
 from agentd.cli.follow import Silence, follow, plan_lines
 from agentd.cli.options import Invocation, command
 
@@ -156,7 +157,12 @@ def _description(task: Mapping[str, Any]) -> list[str]:
         lines.append(f"question   {output.one_line(task['question'])}")
     if task["report"] and task["report"]["changed"]:
         lines.append(f"files      see: agentd diff {task['id']}; take back: agentd undo {task['id']}")
-    return [*lines, *_plan_part(task), *(_report_part(task["report"]) if task["report"] else _given_checks(task))]
+    return [
+        *lines,
+        *_plan_part(task),
+        *_council_part(task),
+        *(_report_part(task["report"]) if task["report"] else _given_checks(task)),
+    ]
 
 
 def _plan_part(task: Mapping[str, Any]) -> list[str]:
@@ -167,6 +173,13 @@ def _plan_part(task: Mapping[str, Any]) -> list[str]:
         lines.append(f"  {mark} {words}  [{state}]")
         if index < len(task["outcomes"]):
             lines += _outcome_part(task["outcomes"][index])
+    return lines
+
+
+def _council_part(task: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for verdict in task["verdicts"]:
+        lines += ["", f"council on the {verdict['about']}", *(f"  {line}" for line in verdict_lines(verdict))]
     return lines
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from agentd.errors import BadInput, InDoubt, LeaseLost
 from agentd.store.db import Database
-from agentd.tasks.records import OUTCOME, PLAN, as_json
-from agentd.types import Clock, Effect, JsonObject, Outcome, Plan, StepState, Task
+from agentd.tasks.records import OUTCOME, PLAN, VERDICT, as_json
+from agentd.types import Clock, Effect, JsonObject, Outcome, Plan, StepState, Task, Verdict
 
 MAX_RESULT = 1024 * 1024
 """Characters of a result (or of the state before it) as JSON."""
@@ -44,6 +44,11 @@ _START = f"""
     WHERE task = ?1 AND number = ?3 AND state <> 'done' AND {_HELD}"""
 
 _STOP = f"UPDATE steps SET state = ?4, outcome = ?5, ended = ?6 WHERE task = ?1 AND number = ?3 AND {_HELD}"
+
+
+_VERDICT = f"""
+    INSERT INTO verdicts (task, key, verdict, at) SELECT ?1, ?3, ?4, ?5 WHERE {_HELD}
+    ON CONFLICT (task, key) DO UPDATE SET verdict = excluded.verdict, at = excluded.at"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +126,10 @@ class TaskJournal:
         with self._db.transaction():
             self._check_step(number)
             self._write(_STOP, number, outcome.state, text, self._clock.now())
+
+    def verdict_given(self, key: str, verdict: Verdict) -> None:
+        """What the council said when it sat under this key."""
+        self._write(_VERDICT, key, as_json(VERDICT, verdict), self._clock.now())
 
     @contextmanager
     def atomic(self) -> Iterator[None]:

@@ -24,8 +24,8 @@ Ids: TypeAlias = list[str]
 
 _INSERT = """
     INSERT INTO tasks (id, state, goal, workspace, level, checks, boundaries, budget, origin, priority, not_before,
-                       deadline, cache, tool, mode, applies, idempotency_key, request_hash, retry_of, created)
-    VALUES (?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+                       deadline, cache, tool, mode, applies, council, idempotency_key, request_hash, retry_of, created)
+    VALUES (?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 _NEXT = """
     SELECT id FROM tasks
@@ -308,7 +308,13 @@ class Queue:
         what = (request.goal, request.workspace, int(request.level or 0))
         done = (as_json(CHECKS, request.checks), as_json(GLOBS, request.boundaries))
         how = (as_json(BUDGET, request.budget), request.origin, request.priority)
-        flags = (int(request.cache is not False), int(request.tool is True), request.mode, request.applies)
+        flags = (
+            int(request.cache is not False),
+            int(request.tool is True),
+            request.mode,
+            request.applies,
+            int(request.council is True),
+        )
         more = (request.idempotency_key, digest, retry_of, now)
         self._db.execute(_INSERT, (task_id, *what, *done, *how, *times, *flags, *more))
         for position, needs in enumerate(request.after):
@@ -412,6 +418,7 @@ class Queue:
             tool=old.tool or None,
             mode=old.mode,
             applies=old.applies,
+            council=old.council or None,
         )
 
     def _newest(self, task_id: str) -> str:
@@ -466,6 +473,7 @@ def _ended_entry(task: Task) -> dict[str, Any]:
             for result in report.checks
         ],
         "changed": list(report.changed),
+        "council": [f"{verdict.about} {verdict.decision}: {verdict.because}" for verdict in task.verdicts],
         "seconds": report.seconds,
         "tokens": report.usage.tokens,
         "ended": task.ended,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import TypeAdapter
 from pydantic_core import PydanticSerializationError
 
 from agentd.store.db import Database
-from agentd.types import AccessLevel, Budget, Check, Origin, Outcome, Plan, Report, StepState, Task, TaskState
+from agentd.types import AccessLevel, Budget, Check, Origin, Outcome, Plan, Report, StepState, Task, TaskState, Verdict
 
 CHECKS = TypeAdapter(tuple[Check, ...])
 GLOBS = TypeAdapter(tuple[str, ...])
@@ -18,6 +19,7 @@ BUDGET = TypeAdapter(Budget)
 PLAN = TypeAdapter(Plan)
 OUTCOME = TypeAdapter(Outcome)
 REPORT = TypeAdapter(Report)
+VERDICT = TypeAdapter(Verdict)
 
 NOISE_BITS = 9
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -62,8 +64,14 @@ def load_tasks(db: Database, rows: Sequence[Mapping[str, Any]]) -> list[Task]:
     outcomes: dict[str, list[Outcome]] = {}
     for found in db.rows(f"SELECT task, state, outcome FROM steps WHERE {_AMONG} ORDER BY task, number", (ids,)):
         outcomes.setdefault(found["task"], []).append(_outcome(found["state"], found["outcome"]))
+    verdicts: dict[str, list[Verdict]] = {}
+    for found in db.rows(f"SELECT task, verdict FROM verdicts WHERE {_AMONG} ORDER BY id", (ids,)):
+        verdicts.setdefault(found["task"], []).append(VERDICT.validate_json(found["verdict"]))
     return [
-        _task(row, tuple(after.get(row["id"], ())), plans.get(row["id"]), tuple(outcomes.get(row["id"], ())))
+        replace(
+            _task(row, tuple(after.get(row["id"], ())), plans.get(row["id"]), tuple(outcomes.get(row["id"], ()))),
+            verdicts=tuple(verdicts.get(row["id"], ())),
+        )
         for row in rows
     ]
 
@@ -93,6 +101,7 @@ def _task(row: Mapping[str, Any], after: tuple[str, ...], plan: str | None, outc
         tool=bool(row["tool"]),
         mode=row["mode"],
         applies=row["applies"],
+        council=bool(row["council"]),
         state=TaskState(row["state"]),
         created=row["created"],
         started=row["started"],

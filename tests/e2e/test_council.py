@@ -24,7 +24,11 @@ def entries() -> list[dict[str, Any]]:
         {"when": [prompt("roles/security").strip(), "publish"], "replies": [NO] * 9},
         {"when": [prompt("roles/qa").strip(), "murmur"], "replies": ["It depends."] * 9},
     ]
-    return said + [{"when": prompt(f"roles/{role}").strip(), "replies": [YES] * 9} for role in ROLES]
+    said += [{"when": prompt(f"roles/{role}").strip(), "replies": [YES] * 9} for role in ROLES]
+    for goal in ("Make new.txt", "Make and publish new.txt"):
+        work = [{"steps": [{"intent": "Make it"}]}, "write_file", {"path": "new.txt"}, "```\nx\n```", "answer", "Made."]
+        said.append({"when": goal, "replies": [*work, {"done": True}]})
+    return said
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +71,29 @@ def test_who_says_nothing_usable_is_named(agentd: Agentd) -> None:
 def test_a_question_needs_words_and_a_folder(agentd: Agentd) -> None:
     assert agentd.error("council", "ask", " ", code=2)["code"] == "input.invalid"
     assert agentd.error("council", "ask", "What?", "-w", "nowhere", code=2)["code"] == "input.invalid"
+
+
+def test_a_task_that_is_accepted(agentd: Agentd) -> None:
+    done = agentd.run("run", "--council", "Make new.txt")
+    assert done.returncode == 0, done.stderr
+    assert "council on the plan: accept: accepted by Director" in done.stderr
+    assert "council on the change: accept" in done.stderr
+    task = agentd.json("ps", "-a")[0]
+    assert [(each["about"], each["decision"]) for each in task["verdicts"]] == [
+        ("plan", "accept"),
+        ("change", "accept"),
+    ]
+    shown = agentd.ok("show", task["id"])
+    assert "council on the plan" in shown
+    assert "security   accept" in shown
+    assert (agentd.workspace / "new.txt").read_text() == "x"
+    assert "council: plan accept: accepted by" in agentd.ok("report")
+
+
+def test_a_task_that_is_vetoed(agentd: Agentd) -> None:
+    agentd.files({"notes.txt": "milk\n"})
+    done = agentd.run("run", "--council", "Make and publish new.txt")
+    assert done.returncode == 5, done.stderr
+    assert "veto by Security: It publishes the keys." in done.stderr
+    assert [path.name for path in agentd.workspace.iterdir()] == ["notes.txt"]
+    assert agentd.json("audit", "verify")["ok"] is True
