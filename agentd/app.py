@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from agentd import telemetry
@@ -59,6 +59,7 @@ from agentd.tools.checks import checks
 from agentd.tools.gate import Gate
 from agentd.tools.outputs import read_output_tool
 from agentd.tools.own_places import OwnPlaces
+from agentd.tools.start_files import WATCHES, settle_all
 from agentd.tools.toolbox import Toolbox
 from agentd.types import AccessLevel, Budget, Clock, Emit, Journal, Report, Task
 from agentd.workspace.previews import Previews
@@ -126,6 +127,9 @@ class App:
             log.warning("a plugin is not loaded", plugin=fault.plugin, problem=fault.problem)
         self.plugins.archive_unused(self.settings.plugins.archive_days)
         self.loader.refresh()
+        for restored in settle_all(self.settings.state_dir / WATCHES):
+            self.audit.record("start_files.restored", "", asdict(restored))
+            log.warning("a program that was cut off had touched files that make programs run", **asdict(restored))
         self.queue.recover()
         self.shadows.sweep()
         self.worker.start()

@@ -16,7 +16,7 @@ from agentd.errors import Denied, ToolFailed, ToolMisused
 from agentd.sandbox import launch
 from agentd.sandbox.confine import Room
 from agentd.sandbox.launch import Completed
-from agentd.tools.start_files import Watch
+from agentd.tools.start_files import WATCHES, Watch
 from agentd.tools.tool import ToolContext
 from agentd.workspace.paths import Workspace
 
@@ -48,7 +48,9 @@ def execute(
     that it may write to. Raises `ToolFailed` when it touched files that make programs run, which are put back.
     """
     ctx.notes["confined"] = ctx.walls.level
-    watch = Watch(Workspace(ctx.workspace.root))  # what it puts back is no change of the agent
+    home = ctx.walls.home
+    # What it puts back is no change of the agent.
+    watch = Watch(Workspace(ctx.workspace.root), home.state_dir / WATCHES if home else None)
     touched: list[str] = []
     with project_env(ctx) as env:
         room = Room(

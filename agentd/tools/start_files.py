@@ -6,21 +6,27 @@ project asks nobody, so it finds them read-only, and what it adds or changes all
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from agentd.errors import AgentdError
+from agentd.home import make_private
 from agentd.policy.places import GIT, makes_programs_run
 from agentd.workspace.paths import Workspace
 
 _INSTALLED = "node_modules"
 """What lies there is programs already, thousands of them; it is not looked at."""
 _ENVIRONMENT = "pyvenv.cfg"
+WATCHES = "watches"
+"""The folder below `state/`."""
 MOST_KEPT = 1_000_000
 """Bytes of a file that can be put back."""
 
@@ -35,11 +41,33 @@ class _State:
 
 
 class Watch:
-    """Over the start files of a workspace, from now on until `settle`."""
+    """Over the start files of a workspace, from now on until `settle`.
 
-    def __init__(self, workspace: Workspace) -> None:
+    What is seen now is kept in `folder` until then, for the next start of a daemon that is killed in between.
+    """
+
+    def __init__(self, workspace: Workspace, folder: Path | None = None) -> None:
         self._workspace = workspace
         self._before = _look(workspace.root)
+        self._kept = _keep(folder, workspace.root, self._before) if folder else None
+
+    @classmethod
+    def resumed(cls, path: Path) -> Watch:
+        """One that was cut off. Raises `ValueError`, `KeyError` or `TypeError` for a file of another form, and what a
+        workspace raises that is not there."""
+        kept = json.loads(path.read_text("utf-8"))
+        watch = cls.__new__(cls)
+        watch._workspace = Workspace(Path(kept["workspace"]))
+        watch._before = {
+            name: _State(mode, mark, None if data is None else base64.b64decode(data))
+            for name, (mode, mark, data) in kept["before"].items()
+        }
+        watch._kept = path
+        return watch
+
+    @property
+    def root(self) -> Path:
+        return self._workspace.root
 
     @property
     def still(self) -> tuple[Path, ...]:
@@ -48,16 +76,19 @@ class Watch:
         inside = [name for name in names if GIT in PurePosixPath(name).parts[:-1]]
         return tuple(self._workspace.root / name for name in names if name not in inside)
 
-    def settle(self) -> list[str]:
-        """Take back what was done to them; says what that was."""
+    def settle(self, aside: Path | None = None) -> list[str]:
+        """Take back what was done to them; says what that was. What stands there goes to the folder `aside` before."""
         after = _look(self._workspace.root)
         told = []
         for name in sorted({*self._before, *after}):
             before, now = self._before.get(name), after.get(name)
             if before != now:
                 done = "added" if before is None else "deleted" if now is None else "changed"
-                undone = "" if self._undo(name, before) else " and could not be put back"
+                put_aside = aside is None or now is None or _put_aside(self.root / name, aside / name)
+                undone = "" if put_aside and self._undo(name, before) else " and could not be put back"
                 told.append(f"{name} was {done}{undone}")
+        if self._kept is not None:
+            self._kept.unlink(missing_ok=True)
         return told
 
     def _undo(self, name: str, before: _State | None) -> bool:
@@ -76,6 +107,53 @@ class Watch:
         except (OSError, AgentdError):
             return False
         return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """What a program left in a workspace that was cut off with its daemon; `aside`: where it lies now."""
+
+    workspace: str
+    told: tuple[str, ...]
+    aside: str
+
+
+def settle_all(folder: Path) -> Iterator[Restored]:
+    """At the start of a daemon: the watches that the last one could not settle. Who edited such a file meanwhile finds
+    the text put aside, not lost."""
+    for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
+        try:
+            watch, aside = Watch.resumed(path), folder / "aside" / path.stem
+            told = watch.settle(aside)
+        except (AgentdError, OSError, ValueError, KeyError, TypeError):
+            path.unlink(missing_ok=True)  # such as that of a folder which has gone
+            continue
+        if told:
+            yield Restored(workspace=str(watch.root), told=tuple(told), aside=str(aside))
+
+
+def _keep(folder: Path, root: Path, before: Mapping[str, _State]) -> Path:
+    make_private(folder)
+    path = folder / f"{uuid.uuid4().hex}.json"
+    states = {
+        name: [state.mode, state.mark, None if state.data is None else base64.b64encode(state.data).decode()]
+        for name, state in before.items()
+    }
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps({"workspace": str(root), "before": states}), encoding="utf-8")
+    os.replace(part, path)
+    return path
+
+
+def _put_aside(path: Path, to: Path) -> bool:
+    """Whether it is kept there; a link or a folder is told by its name alone."""
+    try:
+        if stat.S_ISREG(path.lstat().st_mode):
+            to.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, to, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
 
 
 def _look(root: Path) -> dict[str, _State]:

@@ -17,7 +17,7 @@ from agentd.sandbox.confine import Mode, Walls
 from agentd.tools.checks import check_command
 from agentd.tools.code import run_tests
 from agentd.tools.shell import run_command
-from agentd.tools.start_files import Watch
+from agentd.tools.start_files import WATCHES, Watch, settle_all
 from agentd.tools.tool import ToolContext
 from agentd.types import AccessLevel, Action, Ruling
 from agentd.workspace.paths import Workspace
@@ -43,6 +43,44 @@ def test_what_is_watched_is_never_written_unasked(path: str) -> None:
     for kind in ("fs.write", "fs.delete"):
         decided = policy.decide(Action(kind=kind, target=path), level=AccessLevel.EXTENDED_SHELL)
         assert decided.ruling in (Ruling.ASK, Ruling.DENY), decided
+
+
+def test_what_a_killed_daemon_left_is_taken_back_at_the_next_start(tmp_path: Path) -> None:
+    root, folder = tmp_path / "work", tmp_path / "state" / WATCHES
+    (root / ".git" / "hooks").mkdir(parents=True)
+    (root / "pyproject.toml").write_text("[project]\n")
+    (root / "setup.cfg").write_text("[tool]\n")
+    (root / "a.py").write_text("x = 1\n")
+    Watch(Workspace(root), folder)  # and nobody settles it
+    (root / "conftest.py").write_text("import evil\n")
+    (root / ".git" / "hooks" / "pre-commit").write_text("evil\n")
+    (root / "pyproject.toml").write_text("evil\n")
+    (root / "setup.cfg").unlink()
+    (root / "a.py").write_text("x = 2\n")
+    (restored,) = settle_all(folder)
+    assert restored.told == (
+        ".git/hooks/pre-commit was added",
+        "conftest.py was added",
+        "pyproject.toml was changed",
+        "setup.cfg was deleted",
+    )
+    assert sorted(path.name for path in root.rglob("*") if path.is_file()) == ["a.py", "pyproject.toml", "setup.cfg"]
+    assert (root / "pyproject.toml").read_text() == "[project]\n"
+    assert (root / "a.py").read_text() == "x = 2\n", "any other file is none of its business"
+    assert (Path(restored.aside) / "conftest.py").read_text() == "import evil\n"
+    assert list(settle_all(folder)) == []
+
+
+def test_a_watch_that_was_settled_leaves_nothing_and_a_strange_one_harms_nobody(tmp_path: Path) -> None:
+    root, folder = tmp_path / "work", tmp_path / WATCHES
+    root.mkdir()
+    Watch(Workspace(root), folder).settle()
+    assert list(folder.iterdir()) == []
+    assert folder.stat().st_mode & 0o077 == 0
+    for number, text in enumerate(["", "[]", "{}", '{"workspace": "/nowhere", "before": {}}', '{"workspace": 1}']):
+        (folder / f"{number}.json").write_text(text)
+    assert list(settle_all(folder)) == []
+    assert list(folder.glob("*.json")) == []
 
 
 @pytest.mark.parametrize("path", HARMLESS)
