@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from agentd import telemetry
+from agentd.agent.council import on_plugin
 from agentd.agent.rehearsal import Rehearsal
 from agentd.agent.runner import Runner
 from agentd.agent.sittings import Sittings
@@ -246,6 +247,8 @@ def build(
             limits=limits,
             attempts=lambda: live.current.plugins.attempts,
             best_of=lambda: live.current.plugins.best_of,
+            council=on_plugin,
+            council_always=lambda: live.current.plugins.council,
         ),
     )
     loader = Loader(

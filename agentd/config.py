@@ -322,6 +322,11 @@ class PluginSettings(Section):
         description="Versions of its code of which the best is taken, in tasks that nobody waits for.",
         json_schema_extra=LIVE,
     )
+    council: bool = Field(
+        False,
+        description="The council hears every new one, not only those that write files or speak to hosts.",
+        json_schema_extra=LIVE,
+    )
     archive_days: float = Field(
         90.0,
         gt=0,

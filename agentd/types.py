@@ -621,7 +621,7 @@ class Verdict:
     vetoed: bool = False
     absent: tuple[str, ...] = ()
     """The roles that gave no usable opinion."""
-    about: Literal["plan", "change", "question"] = "question"
+    about: Literal["plan", "change", "question", "plugin"] = "question"
 
 
 # durability -----------------------------------------------------------------------------------------------------------

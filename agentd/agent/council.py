@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import hashlib
+import json
 import shlex
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,8 @@ from agentd.agent.fold import WEIGHTS, check_words, fold
 from agentd.backends.structured import ask
 from agentd.errors import ModelError, ModelMissing
 from agentd.events import EventKind
+from agentd.plugins.forge import Commission
+from agentd.plugins.spec import Spec
 from agentd.types import (
     AccessLevel,
     Check,
@@ -39,6 +42,7 @@ from agentd.types import (
 ROLES = tuple(WEIGHTS)
 SEAT = "critic"
 """The role of models that sits in every chair: the prefix that all are shown is read once, by one model."""
+PLUGIN_ROLES = ("security", "reviewer")
 MOST_RISKS = 5
 MOST_CHECKS = 3
 """Of one role."""
@@ -47,16 +51,23 @@ LONGEST_REASON = 300
 LONGEST_CHECK = 1000
 LONGEST_SUBJECT = 16_000
 """Characters of the plan, the diff or the question."""
+LONGEST_PLUGIN = 60_000
+"""Characters of spec and code; they are shown whole or not at all."""
 
 _VERDICT = TypeAdapter(Verdict)
-_TITLES = {"plan": "A plan, before it is followed", "change": "A change, before it counts", "question": "A question"}
+_TITLES = {
+    "plan": "A plan, before it is followed",
+    "change": "A change, before it counts",
+    "question": "A question",
+    "plugin": "A new tool, before it is installed",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matter:
     """What a council is asked about: the same for every role."""
 
-    about: Literal["plan", "change", "question"]
+    about: Literal["plan", "change", "question", "plugin"]
     goal: str
     subject: str
     """The plan or the diff in words; of a question nothing."""
@@ -132,6 +143,25 @@ def no_council(why: str) -> ModelMissing:
     )
 
 
+def on_plugin(commission: Commission, spec: Spec, code: str) -> list[Opinion]:
+    """Security's and the Reviewer's, one after the other: each call takes the next key of the task. None to code that
+    is too long to be shown whole: what nobody has seen is not accepted."""
+    manifest = json.dumps(spec.model_dump(mode="json"), ensure_ascii=False, indent=1)
+    subject = f"What it is to do, and what it may:\n{manifest}\n\nIts code:\n{code}"
+    if len(subject) > LONGEST_PLUGIN:
+        return []
+    matter = Matter(
+        about="plugin",
+        goal=commission.goal,
+        subject=subject,
+        workspace="any; a plugin is code in a sandbox that reaches only what its permissions name",
+        level=commission.level,
+    )
+    shared = shared_words(matter)
+    heard = [_opinion(shared, role, commission.model(SEAT), None) for role in PLUGIN_ROLES]
+    return [each for each in heard if isinstance(each, Opinion)]
+
+
 def hear(matter: Matter, models: Mapping[str, Model], cancel: threading.Event | None = None) -> list[Opinion | str]:
     """What the roles say to their models' words, at once; in the place of an opinion that cannot be used, why not.
 
@@ -163,7 +193,7 @@ def shared_words(matter: Matter) -> str:
         most_checks=MOST_CHECKS,
         mark=hashlib.sha256(f"{matter.goal}\0{subject}".encode("utf-8", "surrogatepass")).hexdigest()[:12],
         goal=shorten(matter.goal, 6000),
-        subject=shorten(matter.subject, LONGEST_SUBJECT) or "as above",
+        subject=shorten(matter.subject, LONGEST_PLUGIN if matter.about == "plugin" else LONGEST_SUBJECT) or "as above",
     )
 
 

@@ -25,7 +25,7 @@ from agentd.plugins.trial import Pulse, TrialPlace, nothing
 from agentd.policy.engine import PolicyEngine
 from agentd.sandbox.guest.facades import FACADES
 from agentd.sandbox.job import Limits, Program
-from agentd.types import AccessLevel, Action, Effect, Journal, JsonObject, Model, Origin, Ruling
+from agentd.types import AccessLevel, Action, Effect, Journal, JsonObject, Model, Opinion, Origin, Ruling, Stance
 
 Record: TypeAlias = Callable[[str, str, JsonObject], Any]
 
@@ -58,6 +58,11 @@ class Commission:
 
     def remember(self, do: Callable[[], JsonObject]) -> JsonObject:
         return self.journal.once(self.key(), Effect.PURE, do)
+
+
+Council: TypeAlias = Callable[[Commission, Spec, str], Sequence[Opinion]]
+"""`council(commission, spec, code)`: the opinions of Security and others; of whom none can be used, none."""
+SECURITY = "security"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,9 +114,14 @@ class Forge:
         limits: Callable[[], Limits] = Limits,
         attempts: Callable[[], int] = lambda: 3,
         best_of: Callable[[], int] = lambda: 1,
+        council: Council | None = None,
+        council_always: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`best_of`: versions of the code of which the best is taken, where nobody waits."""
+        """`best_of`: versions of the code of which the best is taken, where nobody waits. `council` gives opinions on
+        a plugin that would write files or speak to hosts, or on any (`council_always`)."""
         self._registry = registry
+        self._council = council
+        self._council_always = council_always
         self._executor = executor
         self._policy = policy
         self._record = record
@@ -254,6 +264,9 @@ class Forge:
                 advice.append(wrong)
             except BadReply as error:
                 advice.append(error.message)
+            except PluginRefused as error:
+                self._tell(piece, "council", False, error.message)
+                break
             self._tell(piece, "code", False, advice[-1])
         raise self._given_up(piece.commission, piece.tried)
 
@@ -275,7 +288,7 @@ class Forge:
     def _liked(self, piece: _Piece, candidate: _Candidate) -> bool:
         try:
             return not self._unreviewed(piece, candidate.code)
-        except BadReply:
+        except (BadReply, PluginRefused):
             return False
 
     def _candidates(self, piece: _Piece, first: _Candidate) -> list[_Candidate]:
@@ -349,7 +362,22 @@ class Forge:
         """Why a reviewer does not want it; a reviewer may refuse what tests let through, and not the other way."""
         said = authors.review(piece.commission.model("critic"), piece.spec, code)
         piece.evidence["review"] = said.reason[:500]
-        return "" if said.accept else f"the reviewer refuses it: {said.reason}"
+        return self._unheard(piece, code) if said.accept else f"the reviewer refuses it: {said.reason}"
+
+    def _unheard(self, piece: _Piece, code: str) -> str:
+        """What the council wants otherwise. Raises `PluginRefused` where Security has a veto."""
+        asks = piece.spec.permissions
+        if self._council is None or not (asks.write or asks.http or self._council_always()):
+            return ""
+        heard = self._council(piece.commission, piece.spec, code)
+        against = [f"{each.role.capitalize()}: {each.because}" for each in heard if each.decision is not Stance.ACCEPT]
+        if any(each.role == SECURITY and each.decision is Stance.REJECT for each in heard):
+            raise PluginRefused(f"veto of the council: {'; '.join(against)}")
+        if all(each.role != SECURITY for each in heard):
+            against.append("Security gave no usable opinion")
+        if not against:
+            self._tell(piece, "council", True, f"accepted by {', '.join(each.role.capitalize() for each in heard)}")
+        return f"the council does not accept it: {'; '.join(against)}" if against else ""
 
     def _refuse_if_forbidden(self, piece: _Piece) -> None:
         action = Action(kind="plugin.install", target=piece.spec.name)

@@ -122,8 +122,11 @@ def words(**parts: list[Any]) -> list[dict[str, Any]]:
         "tests": [TESTS],
         "code": [CODE],
         "review": [{"accept": True, "reason": "It does what it says."}],
+        "council": [{"decision": "accept", "because": "It writes what it is told."}],
     } | parts
     return [
+        {"when": ["You are the Reviewer"], "replies": [{"decision": "accept", "because": "It is clear."}] * 3},
+        {"when": ["You are Security"], "replies": said["council"] * 3},
         {"when": "Make the shortest plan", "replies": [{"steps": [{"intent": "Convert people.csv to people.json"}]}]},
         {"when": ["Specify one small Python function"], "replies": said["spec"]},
         {"when": ["Write the tests of a Python function"], "replies": said["tests"]},
@@ -201,6 +204,16 @@ def test_tests_that_prove_nothing_are_sent_back_and_then_refused(fresh: Agentd, 
         assert reason in done.stderr + done.stdout
     assert fresh.json("plugin", "ls")["plugins"] == []
     assert not (fresh.workspace / "people.json").exists()
+
+
+def test_security_has_a_veto_on_a_tool_that_writes_files(fresh: Agentd, tmp_path: Path) -> None:
+    speak(fresh, tmp_path, council=[{"decision": "reject", "because": "It overwrites any JSON file."}])
+    fresh.files({"people.csv": PEOPLE})
+    done = fresh.run("run", "Convert people.csv to people.json")
+    assert done.returncode == 3
+    assert "council refused: veto of the council: Security: It overwrites any JSON file." in done.stderr
+    assert fresh.json("plugin", "ls")["plugins"] == []
+    assert asked_for_code(fresh) == 1
 
 
 def test_a_person_has_a_tool_made(fresh: Agentd, tmp_path: Path) -> None:

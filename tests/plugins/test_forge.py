@@ -19,7 +19,18 @@ from agentd.plugins.trial import Pulse, nothing
 from agentd.policy.engine import PolicyEngine
 from agentd.sandbox.job import Limits
 from agentd.sandbox.os_executor import OsExecutor
-from agentd.types import AccessLevel, Effect, Journal, JsonObject, ModelProfile, ModelReply, ModelRequest, Origin
+from agentd.types import (
+    AccessLevel,
+    Effect,
+    Journal,
+    JsonObject,
+    ModelProfile,
+    ModelReply,
+    ModelRequest,
+    Opinion,
+    Origin,
+    Stance,
+)
 from tests.plugins.conftest import ADD, ADD_TESTS, CONVERT, CONVERT_TESTS, INTEGER, House, adding, converting
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox of Linux")
@@ -87,6 +98,12 @@ class Smithy:
         self.house = house
         self.events: list[dict[str, Any]] = []
         self.best_of = 1
+        self.heard = False
+        self.opinions: list[list[Opinion]] = []
+        """The first ones of the council, if it is heard; later ones accept."""
+        self.accepting = [
+            Opinion(role=role, decision=Stance.ACCEPT, because="fine") for role in ("security", "reviewer")
+        ]
         self.forge = Forge(
             house.registry,
             executor=lambda: executor,
@@ -95,6 +112,8 @@ class Smithy:
             emit=lambda kind, task, data: self.events.append(dict(data)),
             limits=lambda: Limits(seconds=1.0, memory_mb=64),
             best_of=lambda: self.best_of,
+            council=lambda commission, spec, code: self.opinions.pop(0) if self.opinions else self.accepting,
+            council_always=lambda: self.heard,
         )
 
     def make(
@@ -434,3 +453,27 @@ def test_a_model_that_is_too_small_is_not_asked(smithy: Smithy) -> None:
         smithy.make(compact=True)
     assert "too small to write a tool" in caught.value.hint
     assert smithy.author.asked == []
+
+
+def test_a_veto_of_the_council_is_the_end(smithy: Smithy) -> None:
+    smithy.heard = True
+    smithy.opinions = [[Opinion(role="security", decision=Stance.REJECT, because="it reads too much")]]
+    with pytest.raises(CapabilityMissing, match="veto of the council: Security: it reads too much"):
+        smithy.make(code=(ADD, ADD))
+    assert smithy.house.registry.active() == []
+    assert sum("Write this Python" in asked for asked in smithy.author.asked) == 1, "it is not tried again"
+
+
+def test_what_the_council_wants_otherwise_goes_to_the_author(smithy: Smithy) -> None:
+    smithy.heard = True
+    yes, no = smithy.accepting[0], Opinion(role="reviewer", decision=Stance.REVISE, because="no word of overflow")
+    smithy.opinions = [[yes, no], [smithy.accepting[1]]]
+    assert smithy.make(code=(ADD, ADD + "\n", ADD + "\n\n")).version == 1
+    assert "the council does not accept it: Reviewer: no word of overflow" in smithy.why()
+    assert "the council does not accept it: Security gave no usable opinion" in smithy.why()
+
+
+def test_the_council_is_spared_what_touches_nothing(smithy: Smithy) -> None:
+    smithy.opinions = [[Opinion(role="security", decision=Stance.REJECT, because="no")]]
+    smithy.make()
+    assert len(smithy.opinions) == 1
