@@ -49,6 +49,7 @@ from agentd.types import (
     ToolCall,
     ToolResult,
 )
+from agentd.workspace.own import Own
 from agentd.workspace.paths import Workspace
 from agentd.workspace.snapshots import Ledger, OriginOfChange, Watched
 
@@ -407,9 +408,14 @@ class _Run:
                 require=self._require,
                 model=self.scope.model,
                 walls=self.gate.walls,
+                own=self._own if self.gate.ledger is not None and self.scope.task else None,
                 notes=self.notes,
             )
         return self._context
+
+    def _own(self) -> Own:
+        assert self.gate.ledger is not None
+        return self.gate.ledger.own(self.owner, self._plain())
 
     @property
     def owner(self) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from agentd.errors import ToolFailed
+from agentd.tools.own_commit import plan, settle
 from agentd.tools.repository import Change, Repository, open_repository, readable
 from agentd.tools.tool import ExistingPath, Text, ToolContext, tool
 from agentd.types import Action, Effect, JsonObject, ToolResult
@@ -132,6 +133,8 @@ def find_commit(ctx: ToolContext, args: object, before: JsonObject) -> ToolResul
     try:
         with open_repository(ctx) as repository:
             made = repository.find(_key_line(ctx), str(before.get("head", "")))
+            if made:
+                _settle(repository, made)
             return _committed(repository, made) if made else None
     except ToolFailed:
         return None  # no repository: nothing was committed
@@ -159,9 +162,12 @@ def git_commit(
 ) -> ToolResult:
     """Commit changes to git on the current branch.
 
-    Without paths every changed, new and deleted file is committed. Hooks do not run and nothing is signed.
+    Only what this task has changed is committed; changes of the user stay as they are. Without paths all of it. Hooks
+    do not run and nothing is signed.
     """
     with open_repository(ctx) as repository:
+        if ctx.own is not None:
+            return _committed(repository, commit_own(ctx, repository, message, paths))
         changes, blocked = _to_commit(ctx, repository, paths)
         sha = commit(ctx, repository, message or _message(changes), changes)
         result = _committed(repository, sha)
@@ -173,10 +179,46 @@ def git_commit(
 
 def commit(ctx: ToolContext, repository: Repository, message: str, changes: Sequence[Change] | None) -> str:
     """Commit with the trailers that tell whose commit it is; returns its id."""
+    return repository.commit(_signed(ctx, message), changes)
+
+
+def commit_own(ctx: ToolContext, repository: Repository, message: str, paths: Sequence[str]) -> str:
+    """Commit what this task changed, and nothing that others did; returns the commit's id."""
+    assert ctx.own is not None
+    own = ctx.own()
+    if not own.turns:
+        raise ToolFailed(
+            "nothing to commit: this task has changed no file",
+            hint="changes of the user are for the user to commit",
+        )
+    planned = plan(ctx, repository, own, [_repository_path(ctx, path) for path in paths])
+    blocked = [each.path for each in planned if not ctx.may_read(each.path)]
+    if blocked:
+        raise ToolFailed(f"nothing was committed: policy keeps {', '.join(blocked)} from being read")
+    if not planned:
+        raise ToolFailed("nothing to commit: what this task changed is committed already, or is as it was")
+    committed = {each.path: each.committed for each in planned}
+    head = repository.in_head(list(committed))
+    states = {
+        path: "deleted" if blob is None else "changed" if path in head else "new" for path, blob in committed.items()
+    }
+    message = message or _message([Change(path=path, state=state) for path, state in states.items()])
+    return repository.commit_blobs(_signed(ctx, message), committed, {each.path: each.staged for each in planned})
+
+
+def _settle(repository: Repository, sha: str) -> None:
+    try:
+        settle(repository, sha)
+    except ToolFailed:  # the commit stands; what is staged is for the user to look at
+        return
+
+
+def _signed(ctx: ToolContext, message: str) -> str:
+    """With the trailers that tell whose commit it is."""
     if not message.strip() or "\0" in message:
         raise ToolFailed("the commit message is empty or contains a NUL", hint="say in a few words what changed")
     trailers = [f"Agentd-Task: {' '.join(ctx.task.split())}"] if ctx.task else []
-    return repository.commit("\n\n".join([message.strip(), "\n".join([*trailers, _key_line(ctx)])]), changes)
+    return "\n\n".join([message.strip(), "\n".join([*trailers, _key_line(ctx)])])
 
 
 def committed(ctx: ToolContext, repository: Repository, sha: str) -> str:

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from agentd.errors import Denied, ToolFailed
 from agentd.sandbox import launch
@@ -66,6 +66,10 @@ _HALFWAY = {
     "rebase-merge": "a rebase",
     "rebase-apply": "a rebase",
 }
+_SUBMODULE = "160000"
+_OWN_INDEX = "own-index"
+_AT_ONCE = 200
+"""Paths in one command line."""
 _NO_PROGRAMS = ("--no-ext-diff", "--no-textconv", "--no-color", "--ignore-submodules=all")
 _FORM = "--format=%H%x1f%an%x1f%ad%x1f%s"
 _STATES = {"A": "new", "D": "deleted", "R": "renamed", "C": "new", "U": "in conflict"}
@@ -102,6 +106,14 @@ class Commit:
         return f"{self.sha[:7]} {self.date} {self.author}: {self.subject}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blob:
+    """A file as git keeps it."""
+
+    mode: str
+    sha: str
+
+
 @contextmanager
 def open_repository(ctx: ToolContext) -> Iterator[Repository]:
     """The repository whose root the workspace is. `ToolFailed` when it is none, `Denied` when its data lies outside."""
@@ -126,10 +138,16 @@ class Repository:
         }
         self._untracked: frozenset[str] | None = None
         self._head: str | None = None
+        self._taken: dict[str, tuple[bytes, tuple[str, ...]]] = {}
 
-    def run(self, *args: str, stdin: bytes | None = None, write: bool = False, most: int = 1_000_000) -> Completed:
-        """Run git to its end, whatever its exit code; `write` gives it the repository's own index and objects."""
+    def run(
+        self, *args: str, stdin: bytes | None = None, write: bool = False, most: int = 1_000_000, index: str = ""
+    ) -> Completed:
+        """Run git to its end, whatever its exit code; `write` gives it the repository's own index and objects, `index`
+        another index, of our folder."""
         env = self._env | (self._written if write else self._read)
+        if index:
+            env |= {"GIT_INDEX_FILE": str(self._mirror / index)}
         done = launch.run(
             ("git", "--no-pager", *args),
             cwd=self._ctx.workspace.root,
@@ -143,9 +161,11 @@ class Repository:
             must_end(done, f"git {args[0]}", TIMEOUT)
         return replace(done, stderr=done.stderr.replace(str(self._mirror), ".git"))
 
-    def git(self, *args: str, stdin: bytes | None = None, write: bool = False, most: int = 8_000_000) -> str:
+    def git(
+        self, *args: str, stdin: bytes | None = None, write: bool = False, most: int = 8_000_000, index: str = ""
+    ) -> str:
         """What git prints; `ToolFailed` with its words when it fails or prints more than `most` bytes."""
-        done = self.run(*args, stdin=stdin, write=write, most=most)
+        done = self.run(*args, stdin=stdin, write=write, most=most, index=index)
         must_end(done, f"git {args[0]}", TIMEOUT)
         if done.code != 0:
             raise _failed(args, done)
@@ -201,13 +221,124 @@ class Repository:
         if changes is None:
             self.git("commit", *options, write=True)
         else:
-            self._refuse_filtered([change.path for change in changes])
+            self.refuse_filtered([change.path for change in changes])
             names = _joined(change.path for change in changes)
             self.git("update-index", "--add", "--remove", "-z", "--stdin", stdin=names, write=True)
             listed = ("--only", "--pathspec-from-file=-", "--pathspec-file-nul")
             self.git("--literal-pathspecs", "commit", *listed, *options, stdin=names, write=True)
         self._head = None
         return self.head
+
+    # a commit of chosen contents --------------------------------------------------------------------------------------
+
+    def commit_blobs(
+        self, message: str, committed: Mapping[str, Blob | None], staged: Mapping[str, Blob | None]
+    ) -> str:
+        """Commit the last commit with these files in it (None: without), whatever the index and the files are like.
+
+        The commit is made before the branch knows of it, and the index learns it last: what a crash leaves undone of
+        that, `stage` does later.
+        """
+        self._must_be_whole()
+        if self.git("ls-files", "--unmerged", "-z"):
+            raise ToolFailed("there are files in conflict", hint="finish the merge by hand first")
+        (self._folder / "logs").mkdir(exist_ok=True)
+        _link(self._folder / "logs", self._mirror / "logs")
+        head = self.head
+        self._keep(committed.values())
+        self.git("read-tree", *((head,) if head else ("--empty",)), index=_OWN_INDEX)
+        self.git("update-index", "-z", "--index-info", stdin=self._index_info(committed), write=True, index=_OWN_INDEX)
+        tree = self.git("write-tree", write=True, index=_OWN_INDEX).strip()
+        parent = ("-p", head) if head else ()
+        sha = self.git("commit-tree", tree, *parent, "-F", "-", stdin=_cleaned(message), write=True).strip()
+        subject = message.split("\n", 1)[0]
+        told = f"commit{'' if head else ' (initial)'}: {subject}"
+        self.git("update-ref", "--create-reflog", "-m", told, "HEAD", sha, head or "0" * len(sha), write=True)
+        self._head = None
+        self.stage(staged)
+        return sha
+
+    def stage(self, blobs: Mapping[str, Blob | None]) -> None:
+        """Put these into the repository's index; nothing else in it changes."""
+        if not blobs:
+            return
+        self._keep(blobs.values())
+        self.git("update-index", "-z", "--index-info", stdin=self._index_info(blobs), write=True)
+        self.run("update-index", "-q", "--refresh", write=True)  # it is right without, only slower to compare
+
+    def _index_info(self, blobs: Mapping[str, Blob | None]) -> bytes:
+        """What goes comes first: a file may take the place of a folder."""
+        nothing = f"0 {'0' * len(self._base())}"
+        gone = [f"{nothing}\t{path}" for path, blob in blobs.items() if blob is None]
+        return _joined([*gone, *(f"{blob.mode} {blob.sha}\t{path}" for path, blob in blobs.items() if blob), ""])
+
+    def in_head(self, paths: Sequence[str], commit: str = "HEAD") -> dict[str, Blob]:
+        """These files as a commit has them."""
+        if not self.head:
+            return {}
+        found = (cell.split("\t", 1) for cell in self._listed("ls-tree", "-r", "--full-tree", commit, paths=paths))
+        return {path: Blob(mode=fields.split(" ")[0], sha=fields.split(" ")[2]) for fields, path in found}
+
+    def in_parent(self, sha: str, paths: Sequence[str]) -> dict[str, Blob]:
+        """These files as they were before a commit."""
+        has_one = self.run("rev-parse", "--verify", "--quiet", f"{sha}^").code == 0
+        return self.in_head(paths, f"{sha}^") if has_one else {}
+
+    def in_index(self, paths: Sequence[str]) -> dict[str, Blob]:
+        """These files as they are staged."""
+        found = (cell.split("\t", 1) for cell in self._listed("ls-files", "--stage", paths=paths))
+        return {path: Blob(mode=fields.split(" ")[0], sha=fields.split(" ")[1]) for fields, path in found}
+
+    def _listed(self, *command: str, paths: Sequence[str]) -> Iterator[str]:
+        name, *options = command
+        for start in range(0, len(paths), _AT_ONCE):
+            some = paths[start : start + _AT_ONCE]
+            yield from filter(None, self.git("--literal-pathspecs", name, "-z", *options, "--", *some).split("\0"))
+
+    def content(self, blob: Blob) -> bytes | None:
+        """Its bytes; None for what is no UTF-8 text."""
+        data = self.git("cat-file", "blob", blob.sha).encode()
+        algorithm = self._settings.get("extensions.objectformat", "sha1")
+        return data if hashlib.new(algorithm, b"blob %d\0" % len(data) + data).hexdigest() == blob.sha else None
+
+    def take(self, data: bytes, path: str = "") -> str:
+        """The id of these bytes; of a file at `path`, with the line endings that it has in git. Only what is committed
+        or staged of it gets into the repository."""
+        how = (f"--path={path}",) if path else ("--no-filters",)
+        sha = self.git("hash-object", "-w", "--stdin", *how, stdin=data).strip()
+        self._taken[sha] = data, how
+        return sha
+
+    def _keep(self, blobs: Iterable[Blob | None]) -> None:
+        for sha in {blob.sha for blob in blobs if blob is not None} & set(self._taken):
+            data, how = self._taken[sha]
+            self.git("hash-object", "-w", "--stdin", *how, stdin=data, write=True)
+
+    def not_ignored(self, paths: Sequence[str]) -> list[str]:
+        """Without files that git is to leave alone and does not know yet."""
+        done = self.run("check-ignore", "-z", "--stdin", stdin=_joined(paths), most=8_000_000) if paths else None
+        ignored = set(done.stdout.split("\0")) if done is not None else set()
+        return [path for path in paths if path not in ignored]
+
+    def inner(self, path: str) -> str:
+        """The folder with a repository of its own, or the submodule, that a file lies in; empty for none."""
+        above = [str(parent) for parent in PurePosixPath(path).parents][:-1]
+        linked = self._listed("ls-tree", "HEAD", paths=above) if above and self.head else ()
+        modules = {cell.split("\t", 1)[1] for cell in linked if cell.startswith(_SUBMODULE)}
+        root = self._ctx.workspace.root
+        return next((each for each in above if each in modules or os.path.lexists(root / each / ".git")), "")
+
+    def last_key(self, path: str) -> str:
+        """The key of the call that made this task's last commit of a file; empty for none."""
+        if not self.head or not self._ctx.task:
+            return ""
+        form = "--format=%(trailers:key=Agentd-Key,valueonly)"
+        mine = ("--fixed-strings", f"--grep=Agentd-Task: {self._ctx.task}")
+        return self.git("log", "-1", "--no-show-signature", form, *mine, "HEAD", "--", literal(path)).strip()
+
+    @property
+    def trusts_modes(self) -> bool:
+        return self._settings.get("core.filemode", "true") != "false"
 
     def find(self, line: str, since: str) -> str:
         """Id of a commit after `since` (an id; empty for the beginning) whose message has this line; empty for none."""
@@ -260,7 +391,7 @@ class Repository:
         if not self.branch:
             raise ToolFailed("HEAD is detached: a commit would be on no branch", hint="check out a branch first")
 
-    def _refuse_filtered(self, paths: Sequence[str]) -> None:
+    def refuse_filtered(self, paths: Sequence[str]) -> None:
         """A file that a configured filter would turn into something else cannot be committed without running it."""
         cells = self.git("check-attr", "-z", "--stdin", "filter", stdin=_joined(paths)).split("\0")
         for path, value in zip(cells[::3], cells[2::3], strict=False):
@@ -290,6 +421,11 @@ def readable(diff: str, may_read: Callable[[str], bool]) -> str:
 def literal(path: str) -> str:
     """A pathspec without wildcards."""
     return f":(literal){path}"
+
+
+def _cleaned(message: str) -> bytes:
+    lines = [line.rstrip() for line in message.strip().split("\n")]
+    return ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape")
 
 
 def _joined(paths: Iterable[str]) -> bytes:

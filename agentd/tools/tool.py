@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from agentd.errors import Denied, ToolMisused
 from agentd.sandbox.confine import Walls
 from agentd.types import Action, Annotations, Effect, Grounding, JsonObject, ToolResult
+from agentd.workspace.own import Own
 from agentd.workspace.paths import Workspace
 
 
@@ -60,6 +61,8 @@ class ToolContext:
     """The model that asked for the call; empty for a person."""
     walls: Walls = field(default_factory=Walls)
     """What programs of the project run behind."""
+    own: Callable[[], Own] | None = None
+    """What the task itself has changed; None where nobody keeps count."""
     notes: dict[str, Any] = field(default_factory=dict)
     """What the audit log gets to know of the run itself."""
 

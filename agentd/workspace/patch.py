@@ -183,12 +183,14 @@ def _says_where(hunk: Hunk) -> bool:
 def _refuse_cut(placed: Sequence[tuple[Hunk, int]], lines: Sequence[_FileLine]) -> None:
     """Refuse a last hunk that ends before its counts do: what is missing was to change something.
 
-    One line may as well be miscounted, and blank ones lost their spaces.
+    One line may as well be miscounted, and blank ones may have lost their spaces.
     """
     for hunk, at in placed:
         end = at + len(hunk.old)
         old, new = (max(0, count - hunk.loose) for count in hunk.missing())
         if not hunk.last or min(hunk.missing()) < 0 or not (old or new):
+            continue
+        if old > len(lines) - end:  # the file has no such lines: the counts are wrong
             continue
         blank = old == new and end + old <= len(lines) and not any(line.text for line in lines[end : end + old])
         before, after = hunk.context()

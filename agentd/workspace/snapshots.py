@@ -15,6 +15,7 @@ from agentd.store.db import Database
 from agentd.types import Clock, Emit, FileChange, JsonObject
 from agentd.workspace.blobs import Blobs, digest_of
 from agentd.workspace.changes import file_change
+from agentd.workspace.own import Own, Turn
 from agentd.workspace.paths import Entry, Keep, Workspace
 from agentd.workspace.restore import Restored, Restorer, Segment
 from agentd.workspace.retention import MIB, Retention
@@ -268,6 +269,27 @@ class Ledger:
                 net[place] = (first, _after(row))
         found = (file_change(place, before, after, self.blobs) for place, (before, after) in sorted(net.items()))
         return tuple(change for change in found if change is not None)
+
+    def own(self, task: str, workspace: Workspace) -> Own:
+        """What the task itself did, tests apart; contents too large to be kept are read where they still stand."""
+        turns: dict[str, list[Turn]] = {}
+        places: dict[bytes, str] = {}
+        for row in self._rows(task):
+            if row["origin"] != "test" and row["done"]:
+                place, turn = os.fsdecode(row["path"]), Turn(key=row["key"], before=_before(row), after=_after(row))
+                turns.setdefault(place, []).append(turn)
+                places[turn.after.digest] = place
+        return Own(turns=turns, read=lambda side: self._read(side, workspace, places.get(side.digest)))
+
+    def _read(self, side: Standing, workspace: Workspace, place: str | None) -> bytes | None:
+        if self.blobs.has(side.digest):
+            return self.blobs.whole(side.digest)
+        if place is None:
+            return None
+        with workspace.at(place) as entry:
+            if standing(entry, lambda stream, size: digest_of(stream)) != side:
+                return None
+        return workspace.read_bytes(place, side.size)
 
     def diff(self, task: str) -> str:
         """The net effect as one unified diff."""

@@ -277,6 +277,12 @@ def test_hunks_out_of_their_order_go_where_each_alone_belongs() -> None:
     assert apply_diff(AMBIGUOUS, swapped).text == "start\nx\nw\nmiddle\nx\nz\nend\n"
 
 
+def test_counts_beyond_the_end_of_the_file_are_wrong_and_no_sign_of_a_cut() -> None:
+    assert apply_diff("a\nb\n", "@@ -7,9 +7,9 @@\n a\n-b\n+c\n").text == "a\nc\n"
+    with pytest.raises(ToolFailed, match="may be cut off"):
+        apply_diff("a\nb\n" + OLD, "@@ -7,9 +7,9 @@\n a\n-b\n+c\n")
+
+
 HEADED = "def f():\n    a = 1\n    return a\n\n\ndef g():\n    a = 1\n    return a\n"
 
 
