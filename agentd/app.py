@@ -235,6 +235,7 @@ def build(
         record=audit.record,
         emit=events.emit,
         clock=clock,
+        ledger=ledger,
         repeats=lambda: live.current.agent.loop_repeats,
         sittings=Sittings(above=lambda: live.current.policy.council_above, ledger=ledger, approvals=approvals),
         approvals=approvals,

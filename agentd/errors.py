@@ -218,6 +218,12 @@ class Denied(AgentdError):
     code = "policy.denied"
 
 
+class RolledBack(AgentdError):
+    """What was green is red, repair has failed, and the changes of the step were put back."""
+
+    code = "task.rolled_back"
+
+
 class NeedsApproval(AgentdError):
     """Policy says: ask a person, and nobody is there."""
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 
+from agentd.agent.facts import named
 from agentd.agent.work import Evidence, Work
 from agentd.tools.tool import Tool
 from agentd.types import Message, Step
@@ -52,6 +53,7 @@ def card(work: Work, step: Step) -> str:
     told = fill(
         "card",
         plan="\n".join(lines[:12]),
+        contract=_contract(work),
         number=next((n for n, s in enumerate(plan, 1) if s is step), 1),
         steps=len(plan),
         intent=shorten(step.intent, 600),
@@ -61,6 +63,15 @@ def card(work: Work, step: Step) -> str:
     )
     minded = work.verdict.checklist[:MINDED] if work.verdict else ()
     return told + "".join(["\n\nTake care of:", *(f"\n- {shorten(line, 200)}" for line in minded)] if minded else [])
+
+
+def _contract(work: Work) -> str:
+    """What the task is held to besides its steps: nothing, or a paragraph."""
+    if work.plan is None:
+        return ""
+    lines = [f"- must stay: {shorten(text, 200)}" for text in work.plan.constraints[:6]]
+    lines += [f"- will be checked: {shorten(named(check), 160)}" for check in work.plan.checks[:8]]
+    return "\nThe whole task:\n" + "\n".join(lines) + "\n" if lines else ""
 
 
 def messages(work: Work, step: Step, seen: Sequence[Evidence], advice: str) -> list[Message]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 
 from agentd.agent.context import fill, shorten
+from agentd.agent.facts import FACTS, describe
 from agentd.agent.work import Work
 from agentd.backends.structured import ask
 from agentd.errors import BadReply, Denied, ToolMisused
@@ -19,9 +21,14 @@ class Critique:
 
 
 def judge(work: Work, step: Step, outcome: Outcome) -> Outcome:
-    """The outcome with its checks run; failed when one is red, or when the critic finds the result not reached."""
+    """The outcome with its checks run; failed when one is red, or when the critic finds the result not reached.
+
+    Of the contract's checks those count that the step has broken; after the last step, all.
+    """
     checks = run_checks(work, step.checks)
-    red = [result for result in checks if not result.passed]
+    last = work.plan is not None and step is work.plan.steps[-1] and outcome.state is StepState.DONE
+    held = work.verification.final() if last else work.verification.broken()
+    red = [result for result in (*checks, *held) if not result.passed]
     outcome = replace(outcome, checks=checks)
     if red:
         return replace(outcome, state=StepState.FAILED, text=f"{outcome.text}\n{describe(red)}".strip())
@@ -55,30 +62,24 @@ def run_checks(work: Work, checks: Sequence[Check]) -> tuple[CheckResult, ...]:
 
 def _run(work: Work, check: Check) -> CheckResult:
     """A check that policy does not let run has not passed; one that a person must allow waits for them."""
+    if check.kind in FACTS:
+        return FACTS[check.kind](work, check)
     try:
         result = work.run(_call(check))
     except (Denied, ToolMisused) as error:
         return CheckResult(check=check, passed=False, detail=f"could not be run: {error.message}")
-    passed = result.ok and result.data.get("passed") is True
-    return CheckResult(check=check, passed=passed, detail=shorten(result.text, 600))
+    return CheckResult(
+        check=check,
+        passed=result.ok and result.data.get("passed") is True,
+        detail=shorten(result.text, 600),
+        code=result.data.get("code"),
+        sha256=sha256(result.text.encode("utf-8", "surrogatepass")).hexdigest(),
+    )
 
 
 def _call(check: Check) -> ToolCall:
-    match check.kind:
-        case CheckKind.COMMAND:
-            tool = "check_command" if check.by == "user" else "check_planned_command"
-            return ToolCall(tool=tool, args={"command": check.target})
-        case CheckKind.FILE_CONTAINS:
-            return ToolCall(tool="check_file", args={"path": check.target, "fact": "contains", "text": check.text})
-        case CheckKind.FILE_EXISTS | CheckKind.FILE_ABSENT:
-            fact = check.kind.value.removeprefix("file_")
-            return ToolCall(tool="check_file", args={"path": check.target, "fact": fact})
-
-
-def describe(results: Sequence[CheckResult]) -> str:
-    """One line a check: what it was, whether it passed, and why not."""
-    lines = []
-    for result in results:
-        name = " ".join(filter(None, (result.check.target, result.check.text and f"contains {result.check.text!r}")))
-        lines.append(f"check {name}: {'passed' if result.passed else 'failed: ' + result.detail}")
-    return "\n".join(lines)
+    if check.kind is CheckKind.COMMAND:
+        tool = "check_command" if check.by == "user" else "check_planned_command"
+        return ToolCall(tool=tool, args={"command": check.target})
+    fact = check.kind.value.removeprefix("file_")
+    return ToolCall(tool="check_file", args={"path": check.target, "fact": fact, "text": check.text})

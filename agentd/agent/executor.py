@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from agentd.agent.context import brief
-from agentd.agent.critic import describe, run_checks
+from agentd.agent.contract import is_code, outside
+from agentd.agent.facts import describe
 from agentd.agent.moves import Chooser, End, Stop
 from agentd.agent.work import Evidence, Work
 from agentd.errors import CapabilityMissing, Denied, Impossible, ToolMisused
@@ -27,7 +28,7 @@ def run_step(work: Work, chooser: Chooser, step: Step, advice: str = "") -> Outc
         if isinstance(move, Stop):
             return _end(move, seen)
         try:
-            result = _red(work, move.call) or work.act(move.call)
+            result = _held(work, move.call) or work.act(move.call)
             misused = 0
         except ToolMisused as error:
             misused += 1
@@ -39,16 +40,29 @@ def run_step(work: Work, chooser: Chooser, step: Step, advice: str = "") -> Outc
         seen.append(Evidence(call=move.call, result=result))
 
 
-def _red(work: Work, call: ToolCall) -> ToolResult | None:
-    """Why a commit has to wait: a check is red, or the council does not accept the change. None for all else."""
+def _held(work: Work, call: ToolCall) -> ToolResult | None:
+    """Why a call has to wait or may not be: it leaves the boundaries, or commits what is not green or what the council
+    does not accept. None for all else.
+
+    Before the first change the checks of the contract are run, so that it can be told what the change has broken.
+    """
     tool = work.tools.get(call.tool)
-    if tool is None:
+    if tool is None or tool.annotations.read_only:
         return None
     actions = tool.actions(tool.validate(call.args))
-    if not any(action.kind == "git.commit" or action.argv[:2] == ("git", "commit") for action in actions):
-        return None
-    checks = (*work.task.checks, *(work.plan.checks if work.plan else ()))
-    red = [result for result in run_checks(work, checks) if not result.passed]
+    changed = [action.target for action in actions if action.kind in ("fs.write", "fs.delete")]
+    for path in changed:
+        if fence := outside(work.verification.checks, path):
+            return _refused(f"{path} lies outside the boundaries of this task", f"only {fence} may be changed")
+    if any(action.kind == "git.commit" or action.argv[:2] == ("git", "commit") for action in actions):
+        return _not_yet(work)
+    work.verification.will_change(code=any(map(is_code, changed)))
+    return None
+
+
+def _not_yet(work: Work) -> ToolResult | None:
+    """Why what was changed may not be committed as it is."""
+    red = [result for result in work.verification.final() if not result.passed]
     if red:
         return _refused(f"not committed, because it is not green: {describe(red)}", "mend that first")
     verdict = work.hearing()

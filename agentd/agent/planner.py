@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 
 from agentd.agent.context import fill, prompt, shorten
 from agentd.agent.work import Work
 from agentd.backends.structured import ask
-from agentd.types import Check, Message, Plan, Step
+from agentd.policy.patterns import PatternError, path_pattern
+from agentd.types import Check, CheckKind, Message, Plan, Step
 
 MOST_STEPS = 12
 FILES_SHOWN = 60
+KINDS = (CheckKind.FILE_EXISTS, CheckKind.FILE_ABSENT, CheckKind.FILE_CONTAINS, CheckKind.COMMAND)
+"""Of checks that a plan may have."""
 
 
 def make_plan(work: Work, advice: str = "") -> Plan:
@@ -43,6 +48,15 @@ def _sound(plan: Plan) -> str:
         wrong = [n for n in step.after if not 1 <= n <= len(plan.steps) or n == number]
         if wrong:
             return f"steps.{number}.after: expected numbers of other steps from 1 to {len(plan.steps)}, got {wrong}"
+    odd = [
+        check.kind for check in (*plan.checks, *(c for s in plan.steps for c in s.checks)) if check.kind not in KINDS
+    ]
+    if odd:
+        return f"checks: expected kinds {', '.join(KINDS)}, got {odd[0]}"
+    try:
+        path_pattern(plan.boundaries)
+    except PatternError as error:
+        return f"boundaries: expected globs such as src/**, got {error}"
     return "" if _order(plan) else "after: expected an order, got steps that wait for each other"
 
 
@@ -50,13 +64,18 @@ def in_order(plan: Plan) -> Plan:
     """The plan with each step after the steps it needs; `after` follows the new numbers."""
     order = _order(plan)
     place = {old: new for new, old in enumerate(order, 1)}
-    return Plan(steps=tuple(_renumbered(plan.steps[old - 1], place) for old in order), note=plan.note)
+    steps = tuple(_renumbered(plan.steps[old - 1], place) for old in order)
+    return replace(plan, steps=steps, checks=_own(plan.checks))
 
 
 def _renumbered(step: Step, place: dict[int, int]) -> Step:
-    checks = tuple(Check(kind=check.kind, target=check.target, text=check.text, by="plan") for check in step.checks)
     after = tuple(sorted(place[number] for number in step.after))
-    return Step(intent=step.intent.strip(), expect=step.expect.strip(), after=after, checks=checks)
+    return Step(intent=step.intent.strip(), expect=step.expect.strip(), after=after, checks=_own(step.checks))
+
+
+def _own(checks: Sequence[Check]) -> tuple[Check, ...]:
+    """The plan's, whatever a model wrote about who asked for them."""
+    return tuple(replace(check, by="plan") for check in checks)
 
 
 def _order(plan: Plan) -> list[int]:

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from agentd.agent.claims import strike
 from agentd.agent.context import brief, fill, shorten
+from agentd.agent.facts import describe, named
 from agentd.agent.grounding import unsupported
 from agentd.agent.work import Work
-from agentd.types import CheckResult, Message, ModelRequest, Outcome, Plan, Report, StepState, TaskState
+from agentd.types import CheckKind, CheckResult, Message, ModelRequest, Outcome, Plan, Report, StepState, TaskState
+
+_LOOKS = frozenset({CheckKind.BOUNDARIES, CheckKind.SECRETS, CheckKind.DOCS})
+"""Say what is not wrong, and so verify nothing by themselves."""
 
 
 def done(work: Work, outcomes: Sequence[Outcome], checks: Sequence[CheckResult]) -> Report:
-    """The report of a task whose steps all ended; `checks` are those of its owner."""
+    """The report of a task whose steps all ended; `checks` are those of its contract."""
     every = [*(check for outcome in outcomes for check in outcome.checks), *checks]
     failed = [outcome for outcome in outcomes if outcome.state is StepState.FAILED]
     red = [check for check in every if not check.passed]
     if failed or red:
-        reason = failed[0].text if failed else red[0].detail
+        reason = failed[0].text if failed else describe(red)
         return ended(work, TaskState.FAILED, reason, answer=_answer(work, outcomes), checks=every)
-    state = TaskState.VERIFIED if every else TaskState.CLAIMED
+    # What agentd looks at by itself says that nothing was broken, not that the goal was reached.
+    shows = any(each.check.by != "agentd" and each.check.kind not in _LOOKS for each in every)
+    state = TaskState.VERIFIED if shows else TaskState.CLAIMED
     return ended(work, state, "", answer=_answer(work, outcomes), checks=every)
 
 
@@ -32,7 +39,8 @@ def planned(work: Work, plan: Plan) -> Report:
 
 
 def ended(work: Work, state: TaskState, reason: str, *, answer: str = "", checks: Sequence[CheckResult] = ()) -> Report:
-    passed = tuple(f"{check.check.target}: passed" for check in checks if check.passed)
+    passed = tuple(f"{named(each.check)}: passed" for each in checks if each.passed and each.check.kind not in _LOOKS)
+    answer, struck = strike(answer, work)
     said = (answer,) if answer and state is TaskState.CLAIMED else ()
     return Report(
         state=state,
@@ -40,11 +48,13 @@ def ended(work: Work, state: TaskState, reason: str, *, answer: str = "", checks
         reason=reason,
         verified=passed,
         claimed=said,
-        changed=tuple(work.changed),
+        changed=tuple(path for path in work.changed if path not in work.restored),
         unkept=tuple(work.unkept),
         made=tuple(name for name in work.made if any(e.call.tool == name and e.result.ok for e in work.evidence)),
         checks=tuple(checks),
         would_run=_would_run(work),
+        struck=struck,
+        restored=tuple(work.restored),
         usage=work.limits.usage,
         seconds=round(work.limits.seconds, 3),
     )

@@ -13,12 +13,15 @@ from agentd.agent.calls import Record
 from agentd.agent.commission import commission
 from agentd.agent.compact import Compact
 from agentd.agent.constrained import Constrained
+from agentd.agent.contract import agreed
 from agentd.agent.critic import judge, run_checks
 from agentd.agent.executor import run_step
+from agentd.agent.facts import describe
 from agentd.agent.limits import Limits, Repeats
 from agentd.agent.moves import Chooser
 from agentd.agent.planner import make_plan
 from agentd.agent.sittings import Sittings, denied
+from agentd.agent.verification import Verification
 from agentd.agent.work import Work
 from agentd.errors import (
     AgentdError,
@@ -32,6 +35,7 @@ from agentd.errors import (
     ModelError,
     NeedsApproval,
     QuestionAsked,
+    RolledBack,
 )
 from agentd.events import EventKind
 from agentd.plugins.forge import Forge, Made
@@ -55,6 +59,7 @@ from agentd.types import (
     ToolGate,
 )
 from agentd.workspace.paths import Workspace
+from agentd.workspace.snapshots import Ledger
 
 _ENDS: Mapping[type[AgentdError], TaskState] = {
     BudgetExceeded: TaskState.BUDGET,
@@ -64,6 +69,7 @@ _ENDS: Mapping[type[AgentdError], TaskState] = {
     Impossible: TaskState.IMPOSSIBLE,
     Cancelled: TaskState.CANCELLED,
     ModelError: TaskState.FAILED,
+    RolledBack: TaskState.ROLLED_BACK,
     BadInput: TaskState.FAILED,
 }
 
@@ -84,6 +90,8 @@ class Runner:
     """Makes the tool that a step lacks."""
     sittings: Sittings | None = None
     """Has the council hear what is risky."""
+    ledger: Ledger | None = None
+    """What tasks changed, and what stood there before."""
     approvals: Approvals | None = None
     """Where a task asks its owner; without them a question ends the run."""
     _compact: Compact = field(init=False)
@@ -109,14 +117,16 @@ class Runner:
             for number, step in enumerate(plan.steps, 1):
                 outcome = self._step(work, chooser, number, step)
                 outcomes.append(outcome)
-                if outcome.state is StepState.FAILED:
+                if outcome.state is StepState.FAILED or self._green_enough(work):
                     break
             red = self._heard(work, chooser, plan, outcomes)
-            checks = () if outcomes[-1].state is StepState.FAILED else run_checks(work, (*task.checks, *plan.checks))
+            failed = outcomes[-1].state is StepState.FAILED
+            checks = work.verification.known if failed else work.verification.final()
             return report.done(work, outcomes, (*checks, *red))
         except tuple(_ENDS) as error:
             state = next(state for kind, state in _ENDS.items() if isinstance(error, kind))
-            return report.ended(work, state, str(error), answer="\n".join(o.text for o in outcomes))
+            answer = "\n".join(outcome.text for outcome in outcomes)
+            return report.ended(work, state, str(error), answer=answer, checks=work.verification.known)
 
     def _work(self, task: Task, journal: Journal, cancel: threading.Event) -> Work:
         limits = Limits(task.budget, clock=self.clock, cancel=cancel, deadline=task.deadline)
@@ -142,6 +152,7 @@ class Runner:
             record=self.record,
             emit=self.emit,
             owner=lambda key, question: self._answer(task.id, key, question),
+            changes=lambda: self.ledger.changes(task.id) if self.ledger else (),
         )
         if self.sittings is not None:
             work.hearing = partial(self.sittings.on_change, work)
@@ -169,18 +180,24 @@ class Runner:
         return plan
 
     def _take_up(self, work: Work, plan: Plan) -> None:
-        """From here on this is the plan."""
+        """From here on this is the plan, and the contract."""
+        plan = plan if work.task.tool else agreed(work, plan)
         work.plan = plan
+        work.verification = Verification(checks=plan.checks, run=lambda checks: run_checks(work, checks))
         work.scope.journal.plan_made(plan)
         self.emit(EventKind.PLAN_MADE, work.task.id, {"steps": [step.intent for step in plan.steps]})
 
     def _step(self, work: Work, chooser: Chooser, number: int, step: Step) -> Outcome:
         work.scope.journal.step_started(number)
+        mark = work.remember(lambda: {"mark": self.ledger.mark(work.task.id) if self.ledger else 0})["mark"]
         self.emit(EventKind.STEP_STARTED, work.task.id, {"step": number, "intent": step.intent})
         outcome = self._tool(work) if work.task.tool else self._judged(work, chooser, step)
         work.scope.journal.step_ended(number, outcome)
         facts = {"step": number, "state": outcome.state, "checks": len(outcome.checks), "text": outcome.text[:500]}
         self.emit(EventKind.STEP_JUDGED, work.task.id, facts)
+        if outcome.state is StepState.FAILED and (broken := work.verification.broken()):
+            raise RolledBack(f"{describe(broken)}\n{self._put_back(work, work.key(), mark)}", hint=_shows(work))
+        work.verification.step_done()
         return outcome
 
     def _heard(self, work: Work, chooser: Chooser, plan: Plan, outcomes: list[Outcome]) -> list[CheckResult]:
@@ -195,7 +212,8 @@ class Runner:
         if verdict is None:
             return []
         if verdict.decision is not Stance.ACCEPT:
-            raise self._put_back(work, denied("change", verdict))
+            refusal = denied("change", verdict)
+            raise Denied(f"{refusal.message}\n{self._put_back(work, 'council-put-back')}", hint=_shows(work))
         return [result for result in run_checks(work, verdict.checks) if not result.passed]
 
     def _mended(self, work: Work, chooser: Chooser, plan: Plan, advice: str) -> Outcome:
@@ -206,16 +224,26 @@ class Runner:
         work.scope.journal.step_ended(number, outcome)
         return outcome
 
-    def _put_back(self, work: Work, denied: Denied) -> Denied:
-        """All that the task has changed as it was before, as far as nobody else has changed it since."""
-        if self.sittings is None or self.sittings.ledger is None:
-            return denied
-        ledger, task = self.sittings.ledger, work.task.id
+    def _put_back(self, work: Work, key: str, since: int = 0) -> str:
+        """Put back what the task changed after a mark, as far as nobody else has changed it since; in words."""
+        if self.ledger is None:
+            return "Nothing was put back."
+        ledger, task = self.ledger, work.task.id
         told = work.scope.journal.once(
-            "council-put-back", Effect.IDEMPOTENT, lambda: ledger.restore(task, work.workspace).told
+            key,
+            Effect.IDEMPOTENT,
+            lambda: ledger.restore(task, work.workspace, since=since).told,
+            record=lambda restored: self.record("task.put_back", task, restored),
         )
-        words = f"{denied.message}\nWhat was changed is put back: {', '.join(told['paths']) or 'nothing'}"
-        return Denied(words, hint=f"`agentd diff {task}` shows what it had changed")
+        work.restored.update(dict.fromkeys(told["paths"]))
+        clashes = "; ".join(f"{path}: {reason}, see {beside}" for path, reason, beside in told["conflicts"])
+        words = f"What was changed is put back: {', '.join(told['paths']) or 'nothing'}."
+        return f"{words} Not put back, because others changed it too: {clashes}" if clashes else words
+
+    def _green_enough(self, work: Work) -> bool:
+        """Whether the contract says to stop here, and what was to turn green has."""
+        assert work.plan is not None
+        return work.plan.stop_when == "checks_pass" and work.verification.turned_green
 
     def _judged(self, work: Work, chooser: Chooser, step: Step) -> Outcome:
         """Do a step and judge it; try again with what was found wrong, as often as the budget says."""
@@ -247,3 +275,7 @@ class Runner:
             made = self._made(work, missing)
             known = f"a tool seemed to be missing, but {made.name} is there and does it" if made.reused else advice
             return run_step(work, chooser, step, known)
+
+
+def _shows(work: Work) -> str:
+    return f"`agentd diff {work.task.id}` shows what it had changed"

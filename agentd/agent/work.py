@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 
 from agentd.agent.calls import JournalledModel, Record
 from agentd.agent.limits import Limits, Repeats
+from agentd.agent.verification import Verification
 from agentd.errors import Impossible, QuestionAsked
 from agentd.tools.tool import Tool
 from agentd.types import (
     Effect,
+    FileChange,
     JsonObject,
     Model,
     Models,
@@ -60,6 +62,8 @@ class Work:
     emit: Record
     owner: Callable[[str, str], str] = _nobody
     """`owner(key, question)`: what the owner of the task answers. `QuestionAsked` until they have."""
+    changes: Callable[[], Sequence[FileChange]] = tuple
+    """What the task has changed so far, and nobody else."""
     plan: Plan | None = None
     verdict: Verdict | None = None
     """Of the council, where it has accepted the plan."""
@@ -68,9 +72,12 @@ class Work:
     sittings: Iterator[int] = field(default_factory=lambda: count(1))
     hearing: Callable[[], Verdict | None] = lambda: None
     """What the council says to all that was changed so far; None where it need not be asked."""
+    verification: Verification = field(default_factory=lambda: Verification(checks=(), run=lambda checks: ()))
     evidence: list[Evidence] = field(default_factory=list)
     changed: dict[str, None] = field(default_factory=dict)
     """Paths, in the order in which they were first touched."""
+    restored: dict[str, None] = field(default_factory=dict)
+    """Of these, what was put back."""
     made: dict[str, None] = field(default_factory=dict)
     """Tools that the task has given itself."""
     unkept: dict[str, None] = field(default_factory=dict)

@@ -65,6 +65,9 @@ def _details(task: Mapping[str, Any]) -> list[str]:
     if task["answer"]:
         lines.append(output.one_line(task["answer"], 200))
     lines += [f"{'passed' if check['passed'] else 'FAILED'}: {check['target']}" for check in task["checks"]]
+    lines += [f"struck out, for nothing on record shows it: {sentence}" for sentence in task["struck"]]
+    if task["restored"]:
+        lines.append(f"put back: {', '.join(task['restored'])}")
     if task["changed"]:
         lines.append(f"changed: {', '.join(task['changed'])}")
     lines += [f"council: {output.one_line(said, 300)}" for said in task["council"]]

@@ -42,6 +42,13 @@ _check = click.option(
     "--check", "checks", metavar="CMD", multiple=True, help="Command that must exit 0 at the end; may be repeated."
 )
 
+_only = click.option(
+    "--only",
+    "boundaries",
+    metavar="GLOB",
+    multiple=True,
+    help="The only paths that may change, such as 'src/**'; may be repeated.",
+)
 _council = click.option(
     "--council", is_flag=True, help="Have the council hear plan and change, however little the risk."
 )
@@ -61,6 +68,7 @@ _shadow = click.option(
 @workspace_option
 @level_option
 @_check
+@_only
 @_no_cache
 @_dry_run
 @_shadow
@@ -74,6 +82,7 @@ def run(
     workspace: str,
     level: int | None,
     checks: tuple[str, ...],
+    boundaries: tuple[str, ...],
     no_cache: bool,
     dry_run: bool,
     shadow: bool,
@@ -85,8 +94,8 @@ def run(
     GOAL is what is to be done, in words; - reads it from stdin. The answer (or the diff of a dry run or a shadow) goes
     to stdout, everything else to stderr. The daemon is started when none runs.
     """
-    request = request_of(goal, workspace, level, checks, no_cache) | _mode_of(dry_run, shadow) | council_of(council)
-    return see_through(invocation, request, timeout)
+    request = request_of(goal, workspace, level, checks, boundaries, no_cache=no_cache)
+    return see_through(invocation, request | _mode_of(dry_run, shadow) | council_of(council), timeout)
 
 
 @command("apply")
@@ -182,6 +191,7 @@ def _way_on(client: Client, task_id: str) -> str:
 @workspace_option
 @level_option
 @_check
+@_only
 @_no_cache
 @_dry_run
 @_shadow
@@ -197,6 +207,7 @@ def submit(
     workspace: str,
     level: int | None,
     checks: tuple[str, ...],
+    boundaries: tuple[str, ...],
     no_cache: bool,
     dry_run: bool,
     shadow: bool,
@@ -212,7 +223,8 @@ def submit(
     GOAL is what is to be done, in words; - reads it from stdin. The daemon is started when none runs.
     """
     now = time.time()
-    request = request_of(goal, workspace, level, checks, no_cache) | _mode_of(dry_run, shadow) | council_of(council)
+    request = request_of(goal, workspace, level, checks, boundaries, no_cache=no_cache)
+    request |= _mode_of(dry_run, shadow) | council_of(council)
     request |= {
         "not_before": times.future(at, now) if at else None,
         "deadline": times.future(deadline, now) if deadline else None,
@@ -234,6 +246,11 @@ def show_result(invocation: Invocation, task: Mapping[str, Any]) -> None:
     report = task["report"] or {}
     if report.get("answer"):
         output.data(output.harmless(report["answer"]) if sys.stdout.isatty() else report["answer"])
+    if report.get("struck"):
+        _say(
+            invocation,
+            "struck out, for nothing on record shows it: " + output.one_line(" ".join(report["struck"]), 400),
+        )
     _say(invocation, verdict(task))
 
 
@@ -242,17 +259,32 @@ def verdict(task: Mapping[str, Any]) -> str:
     state, report = task["state"], task["report"] or {}
     word = output.paint_state(state, stream=sys.stderr)
     if state == "verified":
-        passed = [check["check"]["target"] for check in report["checks"] if check["passed"]]
-        return f"{word}: {output.one_line('; '.join(passed or report['verified']) or 'its checks passed')}"
+        return f"{word}: {output.one_line(_passed(report) or 'its checks passed')}"
     if state == "claimed":
-        return f"{word} (no check ran)"
+        return f"{word} ({_nothing_shown(report)})"
     if state == "waiting":
         return f"{word}: {output.one_line(task['question'])}"
     return f"{word}: {output.one_line(report.get('reason', ''))}".rstrip(": ")
 
 
+def _passed(report: Mapping[str, Any]) -> str:
+    return "; ".join(entry.removesuffix(": passed") for entry in report["verified"])
+
+
+def _nothing_shown(report: Mapping[str, Any]) -> str:
+    """Why what a task says of itself is not verified."""
+    passed = output.one_line(_passed(report)) if report.get("verified") else ""
+    return f"nothing checked that the goal is reached; passed: {passed}" if passed else "no check ran"
+
+
 def request_of(
-    goal: tuple[str, ...], workspace: str, level: int | None, checks: tuple[str, ...] = (), no_cache: bool = False
+    goal: tuple[str, ...],
+    workspace: str,
+    level: int | None,
+    checks: tuple[str, ...] = (),
+    boundaries: tuple[str, ...] = (),
+    *,
+    no_cache: bool = False,
 ) -> dict[str, Any]:
     """The body of a request for a task, from what stands on the command line."""
     words = _from_stdin() if goal == ("-",) else " ".join(goal)
@@ -263,6 +295,7 @@ def request_of(
         "workspace": os.path.abspath(os.path.expanduser(workspace)),
         "level": level,
         "checks": [{"kind": "command", "target": line} for line in checks],
+        "boundaries": list(boundaries),
         "origin": "cli",
     } | ({"cache": False} if no_cache else {})
 

@@ -191,7 +191,7 @@ def _outcome_part(outcome: Mapping[str, Any]) -> list[str]:
 
 def _report_part(report: Mapping[str, Any]) -> list[str]:
     lines = ["", f"report     {report['state']} after {output.duration(report['seconds'])}, {_usage(report['usage'])}"]
-    for title in ("verified", "claimed", "changed", "unkept", "made"):
+    for title in ("verified", "claimed", "struck", "changed", "unkept", "restored", "made"):
         lines += [f"{title:9}  {output.one_line(entry, 400)}" for entry in report[title]]
     lines += [f"check      {line}" for line in _check_lines(report["checks"])]
     if report["reason"]:
@@ -200,20 +200,25 @@ def _report_part(report: Mapping[str, Any]) -> list[str]:
 
 
 def _given_checks(task: Mapping[str, Any]) -> list[str]:
-    return ["", *(f"check      {_check_words(check)}" for check in task["checks"])] if task["checks"] else []
+    """What the contract asks for: that of the plan, once there is one."""
+    checks = (task["plan"] or {}).get("checks") or task["checks"]
+    return ["", *(f"check      {_check_words(check)}" for check in checks)] if checks else []
 
 
 def _check_lines(results: Iterable[Mapping[str, Any]]) -> list[str]:
     lines = []
     for result in results:
         verdict = "passed" if result["passed"] else "FAILED"
-        lines.append(f"{verdict}: {_check_words(result['check'])}  {output.one_line(result['detail'], 200)}")
+        exited = f" (exit {result['code']}, output {result['sha256'][:12]})" if result["code"] is not None else ""
+        lines.append(f"{verdict}: {_check_words(result['check'])}{exited}  {output.one_line(result['detail'], 200)}")
     return lines
 
 
 def _check_words(check: Mapping[str, Any]) -> str:
     kind = "" if check["kind"] == "command" else f"{check['kind'].replace('_', ' ')} "
-    return output.one_line(f"{kind}{check['target']}" + (f" {check['text']!r}" if check["text"] else ""))
+    by = "" if check["by"] == "user" else f" [{check['by']}]"
+    target = ", ".join(check["target"].split("\n"))
+    return output.one_line(f"{kind}{target}" + (f" {check['text']!r}" if check["text"] else "") + by)
 
 
 def _usage(usage: Mapping[str, Any]) -> str:

@@ -170,8 +170,8 @@ class Queue:
     def report(self, since: float) -> dict[str, Any]:
         """What ended since (Unix seconds), oldest first: `verified`, `claimed`, `other`; and what is `waiting` now.
 
-        Each entry has id, goal, workspace, state, answer, reason, verified, claimed, checks, changed, seconds, tokens
-        and ended; a waiting one its question instead of what a report says.
+        Each entry has id, goal, workspace, state, answer, reason, verified, claimed, checks, struck, restored,
+        changed, seconds, tokens and ended; a waiting one its question instead of what a report says.
         """
         rows = self._db.rows("SELECT * FROM tasks WHERE ended >= ? ORDER BY ended, number", (since,))
         ended = load_tasks(self._db, rows)
@@ -469,9 +469,18 @@ def _ended_entry(task: Task) -> dict[str, Any]:
         "verified": list(report.verified),
         "claimed": list(report.claimed),
         "checks": [
-            {"target": result.check.target, "passed": result.passed, "detail": result.detail}
+            {
+                "target": result.check.target,
+                "by": result.check.by,
+                "passed": result.passed,
+                "detail": result.detail,
+                "code": result.code,
+                "sha256": result.sha256,
+            }
             for result in report.checks
         ],
+        "struck": list(report.struck),
+        "restored": list(report.restored),
         "changed": list(report.changed),
         "council": [f"{verdict.about} {verdict.decision}: {verdict.because}" for verdict in task.verdicts],
         "seconds": report.seconds,

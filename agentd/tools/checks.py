@@ -37,7 +37,9 @@ def check_command(ctx: ToolContext, command: CommandLine) -> ToolResult:
     must_end(done, argv[0], TIMEOUT)
     output = "\n".join(filter(None, (done.stdout.rstrip(), done.stderr.rstrip())))
     return ToolResult(
-        ok=True, text=f"`{command}` exited with {done.code}\n{output}".rstrip(), data={"passed": done.code == 0}
+        ok=True,
+        text=f"`{command}` exited with {done.code}\n{output}".rstrip(),
+        data={"passed": done.code == 0, "code": done.code},
     )
 
 
@@ -45,7 +47,9 @@ def check_command(ctx: ToolContext, command: CommandLine) -> ToolResult:
 def check_planned_command(ctx: ToolContext, command: CommandLine) -> ToolResult:
     """Run a command that a plan gave as a check, under the same policy as any command of the agent."""
     result = run_line(ctx, command)
-    return ToolResult(ok=result.ok, text=result.text, data={"passed": result.data["code"] == 0})
+    return ToolResult(
+        ok=result.ok, text=result.text, data={"passed": result.data["code"] == 0, "code": result.data["code"]}
+    )
 
 
 @tool(actions=_file, effect=Effect.PURE, read_only=True)

@@ -12,7 +12,7 @@ import pytest
 from agentd.agent.context import prompt
 from agentd.agent.council import ROLES
 from agentd.errors import ModelError, NeedsApproval
-from agentd.types import ModelProfile, ModelReply, ModelRequest, Report, TaskRequest, TaskState
+from agentd.types import Budget, ModelProfile, ModelReply, ModelRequest, Report, TaskRequest, TaskState
 from tests.agent.conftest import DONE, Agent, Words, one_step
 
 PARTS = {prompt(f"roles/{role}").strip(): role for role in ROLES}
@@ -153,17 +153,21 @@ def test_without_security_or_a_quorum_nothing_is_accepted(agent: Agent) -> None:
 
 def test_a_check_of_the_council_decides_as_well(agent: Agent) -> None:
     check = {"kind": "file_contains", "target": "a.txt", "text": "bread"}
-    report = run(agent, Council(one_step("write a.txt"), *WRITE, qa=[YES | {"checks": [check]}]))
+    report = run(
+        agent, Council(one_step("write a.txt"), *WRITE, qa=[YES | {"checks": [check]}]), budget=Budget(retries=0)
+    )
     assert report.state is TaskState.FAILED
     assert "bread" in report.reason
     plan = agent.app.queue.get(agent.task.id).plan
     assert plan is not None
-    assert [(each.target, each.by) for each in plan.checks] == [("a.txt", "council")]
+    assert [(each.target, each.by) for each in plan.checks if each.by != "agentd"] == [("a.txt", "council")]
 
 
 def test_checks_of_the_council_may_no_more_than_those_of_a_plan(agent: Agent) -> None:
     check = {"kind": "command", "target": "curl http://example.org"}
-    report = run(agent, Council(one_step("write a.txt"), *WRITE, qa=[YES | {"checks": [check]}]))
+    report = run(
+        agent, Council(one_step("write a.txt"), *WRITE, qa=[YES | {"checks": [check]}]), budget=Budget(retries=0)
+    )
     assert report.state is TaskState.FAILED
     assert "could not be run" in report.reason
 

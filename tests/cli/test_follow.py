@@ -88,7 +88,7 @@ def ended(state: str, **report: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("shown", "line"),
     [
-        (ended("verified", checks=[{"passed": True, "check": {"target": "pytest -q"}}]), "verified: pytest -q"),
+        (ended("verified", verified=["pytest -q: passed"]), "verified: pytest -q"),
         (ended("verified", verified=["a.txt exists"]), "verified: a.txt exists"),
         (ended("claimed"), "claimed (no check ran)"),
         (ended("failed", reason="no\nluck"), "failed: no luck"),
