@@ -124,7 +124,10 @@ def change_words(changes: Sequence[FileChange]) -> str:
     more = [f"and {len(lines) - PATHS_SHOWN} more files"] if len(lines) > PATHS_SHOWN else []
     listed = "\n".join([*lines[:PATHS_SHOWN], *more])
     diffs = redact("".join(each.diff for each in changes))
-    return shorten(f"{listed}\n\n{diffs}".strip(), LONGEST_SUBJECT)
+    room = LONGEST_SUBJECT - min(len(listed), LONGEST_SUBJECT // 2) - 200
+    if len(diffs) > room:
+        listed += f"\nThe differences have {len(diffs):,} characters and are not shown whole: a part is left out at …"
+    return shorten(f"{listed}\n\n{shorten(diffs, room)}".strip(), LONGEST_SUBJECT)
 
 
 def _risk(changes: Sequence[FileChange]) -> dict[str, Any]:

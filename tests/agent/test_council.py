@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -203,6 +204,34 @@ def test_a_small_model_has_no_seat_and_a_person_decides(agent: Agent) -> None:
     assert report.state is TaskState.DENIED
     assert "rejected by ann: not today" in report.reason
     assert model.opinions == []
+
+
+def test_what_a_person_approves_in_its_place_goes_on(agent: Agent) -> None:
+    class Small(Council):
+        profile = ModelProfile(compact=True)
+
+    task = submit(agent, goal="show a.txt")
+    with pytest.raises(NeedsApproval) as waiting:
+        agent.go_on(Small())
+    agent.app.queue.wait_for_person(agent.task, str(waiting.value), waiting.value.request)
+    agent.app.inbox.approve(task, by="ann")
+    assert "it only says words" in agent.go_on(Small()).reason, "it has come to its first step"
+
+
+def test_nothing_is_committed_that_is_not_accepted(agent: Agent) -> None:
+    for args in (["init", "-q"], ["config", "user.email", "a@b"], ["config", "user.name", "ann"]):
+        subprocess.run(["git", *args], cwd=agent.folder, check=True)
+    words = [*WRITE[:3], "git_commit", {"paths": ["a.txt"]}, "```\nmilk\n```", "answer", "Committed.", DONE]
+    model = Council(one_step("write a.txt and commit it"), *words, security=[YES, VETO])
+    report = run(agent, model)
+    assert report.state is TaskState.DENIED
+    assert any(
+        "not committed, because the council does not accept it" in m.content for r in model.asked for m in r.messages
+    )
+    assert len(model.opinions) == 12, "the same change is not heard twice"
+    log = subprocess.run(["git", "log"], cwd=agent.folder, capture_output=True, check=False)
+    assert log.returncode != 0, "no commit is there"
+    assert not (agent.folder / "a.txt").exists()
 
 
 # changes --------------------------------------------------------------------------------------------------------------
