@@ -120,7 +120,7 @@ class AgentModel:
             say(Delta(reasoning=thought[-1]))
 
         task = self._done(read(request), think, cancel or threading.Event())
-        text = reply(task)
+        text = reply(task, self._core.approvals.pending().get(task.id))
         for start in range(0, len(text), PIECE):
             say(Delta(text=text[start : start + PIECE]))
         prompt, completion = self._tokens(task)

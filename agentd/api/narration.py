@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agentd.api.conversation import mark
 from agentd.events import Event, EventKind
+from agentd.policy.approvals import Approval, Kind
 from agentd.types import JsonObject, Report, Task, TaskState
 
 MAX_LINE = 200
@@ -51,9 +52,14 @@ def _judged(data: JsonObject) -> str:
     return f"step {data['step']} {data['state']}{checks}{why}"
 
 
-def reply(task: Task) -> str:
-    """How a task stands that has ended or waits: the answer, what was verified and what is only claimed apart."""
-    if task.state is TaskState.WAITING:
+def reply(task: Task, request: Approval | None = None) -> str:
+    """How a task stands that has ended or waits (for an answer to `request`): the answer, what was verified and what is
+    only claimed apart."""
+    if task.state is TaskState.WAITING and request is not None and request.kind is not Kind.QUESTION:
+        # A yes has to come from the owner of the home, and a client is only who has a key.
+        way = f"`agentd inbox` shows it, `agentd approve {task.id}` lets it go on."
+        said = [task.question, f"The task waits for a yes or no of its owner: {way} The next message begins anew."]
+    elif task.state is TaskState.WAITING:
         said = [task.question, "The task waits. The next message is taken as the answer."]
     else:
         said = _ended(task, task.report or Report(state=task.state, answer=""))

@@ -149,6 +149,8 @@ def _description(task: Mapping[str, Any]) -> list[str]:
         f"level      {task['level']}",
         f"created    {times.clock(task['created'])}, attempt {task['attempts']}",
     ]
+    if task["mode"] != "real":
+        lines.append(f"mode       {task['mode'].replace('_', ' ')}, in a copy; see: agentd diff {task['id']}")
     if task["retry_of"]:
         lines.append(f"retry of   {task['retry_of']}")
     if task["after"]:
@@ -193,6 +195,7 @@ def _report_part(report: Mapping[str, Any]) -> list[str]:
     lines = ["", f"report     {report['state']} after {output.duration(report['seconds'])}, {_usage(report['usage'])}"]
     for title in ("verified", "claimed", "struck", "changed", "unkept", "restored", "made"):
         lines += [f"{title:9}  {output.one_line(entry, 400)}" for entry in report[title]]
+    lines += [f"would run  {output.one_line(line, 400)}" for line in report["would_run"]]
     lines += [f"check      {line}" for line in _check_lines(report["checks"])]
     if report["reason"]:
         lines.append(f"reason     {output.one_line(report['reason'], 1000)}")

@@ -10,7 +10,7 @@ from agentd.workspace.previews import Previews
 
 def apply(queue: Queue, previews: Previews, task_id: str, origin: Origin = Origin.API) -> Task:
     """Queue it. `BadInput` for a task that worked on the workspace itself or would change nothing, `Conflict` for one
-    that has not ended."""
+    that has not ended, and when what it has shown was forgotten."""
     shown = queue.get(task_id)
     if shown.mode == "real":
         raise BadInput(
@@ -18,6 +18,10 @@ def apply(queue: Queue, previews: Previews, task_id: str, origin: Origin = Origi
         )
     if not shown.state.ended:
         raise Conflict(f"task {task_id} is {shown.state}", hint=f"wait for its end: agentd wait {task_id}")
+    if not previews.has(task_id):
+        raise Conflict(
+            f"what task {task_id} has shown is not known any more", hint="snapshots.keep_days says for how long"
+        )
     if not previews.changes(task_id):
         raise BadInput(f"task {task_id} would change no file, so nothing is to be applied")
     return queue.submit(

@@ -64,6 +64,11 @@ class Retention:
         self._forget_surveys(row["workspace"] for row in self._db.rows(_SURVEYED, (before,)))
         old = [str(row["task"]) for row in self._db.rows(_OLD, (before,))]
         self._forget(old, f"it lies back more than {days:g} days")
+        with self._db.transaction():
+            self._db.execute(
+                "DELETE FROM preview_files WHERE task IN (SELECT task FROM previews WHERE at < ?)", (before,)
+            )
+            self._db.execute("DELETE FROM previews WHERE at < ?", (before,))
         self._blobs.drop_loose()
         return old + self._fit(0)
 

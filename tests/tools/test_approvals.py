@@ -10,7 +10,7 @@ import pytest
 
 from agentd.api.direct import DirectJournal
 from agentd.clock import SystemClock
-from agentd.errors import Conflict, Denied, NeedsApproval
+from agentd.errors import BadInput, Conflict, Denied, NeedsApproval
 from agentd.events import Bus
 from agentd.policy.approvals import Approval, Approvals, State, plan_asked
 from agentd.policy.engine import PolicyEngine
@@ -159,6 +159,19 @@ def test_what_a_folder_holds_is_asked_for_together(bench: Bench) -> None:
     bench.inbox.approve(request.task, by="ann")
     assert bench.gate.call(move, bench.claim(), "1").ok
     assert sorted(path.name for path in (bench.workspace / "lib").iterdir()) == ["a.py", "conftest.py", "tox.ini"]
+
+
+def test_a_diff_of_several_files_is_shown_whole_and_applied_as_shown(bench: Bench) -> None:
+    changed = "--- a/setup.cfg\n+++ b/setup.cfg\n@@ -1,2 +1,2 @@\n-0\n+zero\n 1\n"
+    patch = f"{changed}--- /dev/null\n+++ b/new.txt\n@@ -0,0 +1 @@\n+n\n"
+    call = ToolCall(tool="apply_patch", args={"patch": patch})
+    request = bench.park(bench.start(), call)
+    assert ("+++ b/new.txt" in request.shown, "+zero" in request.shown, request.hunks) == (True, True, 0)
+    with pytest.raises(BadInput, match="in parts"):
+        bench.inbox.approve(request.task, by="ann", hunks=[1])
+    bench.inbox.approve(request.task, by="ann")
+    assert bench.gate.call(call, bench.claim(), "1").ok
+    assert (bench.text, (bench.workspace / "new.txt").read_text()) == ("zero\n" + OLD[2:], "n\n")
 
 
 def test_a_call_that_would_fail_is_not_asked_for(bench: Bench) -> None:

@@ -30,6 +30,16 @@ def refused(around: Path, kind: str, name: str, root: str = "home") -> bool:
     return own.refusal(action, place) is not None
 
 
+def test_copies_are_closed_to_all_but_the_task_that_works_in_one(around: Path) -> None:
+    mine, other = around / "home" / "copies" / "t1" / "work" / "x", around / "home" / "copies" / "t2"
+    for folder in (mine, other):
+        folder.mkdir(parents=True)
+    assert refused(around, "fs.read", "copies/t1/work/x/a.py")
+    assert refused(around, "shell.exec", "copies/t2/a.py")
+    own = OwnPlaces.of(Home(around / "home"))
+    assert own.refusal(Action(kind="fs.write", target="a.py"), mine) is None
+
+
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
