@@ -171,6 +171,17 @@ def test_a_commit_stays_and_the_command_that_takes_it_back_is_told(agentd: Agent
     assert "staged.txt" in git(repository, "status", "--porcelain")
 
 
+def test_a_commit_leaves_what_a_person_changed_uncommitted(agentd: Agentd, repository: Path) -> None:
+    (repository / "notes.txt").write_text("milk\nbread\nnot yet committed\n")
+    before = git(repository, "rev-parse", "HEAD")
+    do(agentd, "Commit a change", repository, "--level", "3")
+    assert git(repository, "rev-parse", "HEAD") == before  # the task wrote over the person's line
+    git(repository, "checkout", "-q", "notes.txt")
+    do(agentd, "Commit a change", repository, "--level", "3")
+    assert git(repository, "show", "--format=%s", "--name-only").split() == ["Butter", "notes.txt"]
+    assert git(repository, "status", "--porcelain").splitlines() == ["M  staged.txt", "?? junk/b.txt"]
+
+
 def test_a_task_that_changed_nothing(agentd: Agentd, repository: Path) -> None:
     task = do(agentd, "Say hello", repository)
     assert agentd.run("diff", task).stderr == f"task {task} changed no file\n"

@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agentd.clock import SystemClock
 from agentd.errors import InDoubt, ToolFailed, ToolMisused
+from agentd.store.db import Database
 from agentd.tools.patches import apply_patch
 from agentd.tools.tool import ToolContext
 from agentd.types import JsonObject, ToolResult
 from agentd.workspace.paths import Entry, Workspace
+from agentd.workspace.snapshots import Ledger
 
 FILES = {"a.py": "one\ntwo\nthree\n", "b.py": "x = 1\n", "old.py": "old\n", "z.py": "z\n"}
 PATCH = """\
@@ -168,3 +172,14 @@ def test_a_link_in_the_way_is_followed_only_inside(ctx: ToolContext, tmp_path_fa
     with pytest.raises(Exception, match="leads out of the workspace"):
         apply_patch.run(ctx, patch="--- /dev/null\n+++ b/out/x\n@@ -0,0 +1 @@\n+x\n")
     assert list(outside.iterdir()) == []
+
+
+def test_all_of_it_can_be_taken_back(ctx: ToolContext, tmp_path_factory: pytest.TempPathFactory) -> None:
+    db = Database(tmp_path_factory.mktemp("home") / "agentd.db", clock=SystemClock())
+    ledger, root = Ledger(db, SystemClock()), ctx.workspace.root
+    apply_patch.run(replace(ctx, workspace=Workspace(root, ledger.keeper("task-1", ctx.key, root))), patch=PATCH)
+    assert tree(ctx) == AFTER
+    ledger.finish("task-1", ctx.key)
+    ledger.restore("task-1", Workspace(root))
+    assert tree(ctx) == FILES
+    db.close()
