@@ -28,6 +28,9 @@ _log = logging.getLogger(__name__)
 
 _MIB = 1024 * 1024
 _CLOSE_SECONDS = 2.0
+_MOST_IN_LOG = 1000
+"""Pages in the log from which on a commit moves them into the file; what SQLite takes by itself."""
+_UNSYNCED = 0
 
 
 class _Log:
@@ -187,6 +190,42 @@ class Database:
             return  # the next checkpoint does it
         except apsw.Error as error:
             self._fail(own, error)
+
+    def move_log(self) -> None:
+        """Move what is committed into the file itself, as far as others let it, while they go on."""
+        own = self._own()
+        try:
+            own.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.BusyError:
+            return  # another thread does it
+        except apsw.Error as error:
+            self._fail(own, error)
+
+    @contextmanager
+    def leaving_log(self) -> Iterator[None]:
+        """Commits of this thread inside leave the log as it is: for much data, moving it takes longer than they do."""
+        connection = self._own().connection
+        connection.wal_autocheckpoint(0)
+        try:
+            yield
+        finally:
+            if not self._closed:
+                connection.wal_autocheckpoint(_MOST_IN_LOG)
+
+    @contextmanager
+    def relaxed(self) -> Iterator[None]:
+        """Commits of this thread inside are safe on the disk only when the next one after them is."""
+        own = self._own()
+        usual = own.connection.pragma("synchronous")
+        if own.depth or usual == _UNSYNCED:
+            yield
+            return
+        own.connection.pragma("synchronous", "NORMAL")
+        try:
+            yield
+        finally:
+            if not self._closed and not own.connection.in_transaction:
+                own.connection.pragma("synchronous", "FULL")
 
     def backup(self, target: Path) -> None:
         """Write a whole, compact copy to `target`, which must not exist (`Conflict`); others go on meanwhile."""

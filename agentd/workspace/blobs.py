@@ -54,6 +54,9 @@ class Blobs:
         self._depth = 0
         self._fresh: set[bytes] = set()
         self._stored: int | None = None
+        self._since = 0
+        self.grown = threading.Event()
+        """Much was kept: the log should be moved into the file, by whoever has the time."""
 
     @contextmanager
     def keeping(self) -> Iterator[None]:
@@ -65,10 +68,25 @@ class Blobs:
             finally:
                 self._depth -= 1
                 if not self._depth:
-                    self._fresh.clear()
+                    self._left()
+
+    def _left(self) -> None:
+        self._fresh.clear()
+        if self._since > SMALL:
+            self._since = 0
+            self.grown.set()
+
+    def move_log(self) -> None:
+        """Do what `grown` asks for."""
+        self.grown.clear()
+        self._db.move_log()
 
     def put(self, stream: BinaryIO, room: Room) -> bytes:
-        """Keep what `stream` gives; its digest."""
+        """Keep what `stream` gives; its digest. It is safe on the disk when the change that names it is."""
+        with self._db.leaving_log(), self._db.relaxed():
+            return self._put(stream, room)
+
+    def _put(self, stream: BinaryIO, room: Room) -> bytes:
         digests: list[bytes] = []
         batch: list[_Piece] = []
         size = 0
@@ -156,8 +174,10 @@ class Blobs:
         with self._db.transaction():
             for digest, packed, data in rows:
                 self._db.execute(_ADD_PIECE, (digest, len(data), packed, data))
+        size = sum(len(data) for _, _, data in rows)
+        self._since += size
         if self._stored is not None:
-            self._stored += sum(len(data) for _, _, data in rows)
+            self._stored += size
 
     def _known(self, digest: bytes) -> bool:
         return self._db.row("SELECT 1 FROM pieces WHERE digest = ?", (digest,)) is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
@@ -19,6 +20,7 @@ log = get_logger(__name__)
 MIB = 1024 * 1024
 EVERY = 3600.0
 """Seconds between two looks."""
+_AFTER_AN_ERROR = 60.0
 _PAUSE = 0.05
 """Seconds between two batches of pieces that are compressed, in which others may write."""
 
@@ -131,16 +133,24 @@ class Housekeeper:
 
     def stop(self) -> None:
         self._stopping.set()
+        self._blobs.grown.set()
         if self._thread.is_alive():
             self._thread.join(5.0)
 
     def _keep_house(self) -> None:
-        while True:
+        while not self._stopping.is_set():
             try:
                 self._retention.prune()
                 while not self._stopping.wait(_PAUSE) and self._blobs.pack():
                     pass
+                self._wait()
             except AgentdError:
                 log.exception("old snapshots could not be forgotten")
-            if self._stopping.wait(EVERY):
-                return
+                self._stopping.wait(_AFTER_AN_ERROR)
+
+    def _wait(self) -> None:
+        """An hour, in which the database's log is moved whenever much was written."""
+        until = time.monotonic() + EVERY
+        while not self._stopping.is_set() and (left := until - time.monotonic()) > 0:
+            if self._blobs.grown.wait(left) and not self._stopping.is_set():
+                self._blobs.move_log()

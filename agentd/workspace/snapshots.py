@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -151,7 +153,7 @@ class Ledger:
         """Write down what stands there and what will."""
         for _ in range(_TRIES):
             seen = {entry: _marks(entry) for entry in changes}
-            with self.blobs.keeping():
+            with self.blobs.keeping(), self._db.leaving_log():
                 rows = self._write(
                     author, [each for entry, after in changes.items() for each in self._differences(entry, after)]
                 )
@@ -163,6 +165,13 @@ class Ledger:
 
     def _differences(self, entry: Entry, after: Entry | Standing) -> Iterator[_Change]:
         """Each path from `entry` on that changes: all that is there now, and all that will be."""
+        if isinstance(after, Entry) and _is_large(after) and not _is_folder(entry):
+            # Of this one no byte is kept, so that it can be looked at while the other is.
+            with ThreadPoolExecutor(1) as aside:
+                coming_one = aside.submit(standing, after, lambda stream, size: digest_of(stream))
+                now = standing(entry, self._keep_whole)
+            yield _Change(place=entry.place, before=now, after=coming_one.result())
+            return
         if isinstance(after, Standing):
             coming = {"": after}
         else:
@@ -350,6 +359,16 @@ class Ledger:
 
     def _rows(self, task: str, since: int = 0) -> list[dict[str, Any]]:
         return self._db.rows(_OF_TASK, (task, since))
+
+
+def _is_large(entry: Entry) -> bool:
+    found = entry.stat()
+    return found is not None and stat.S_ISREG(found.st_mode) and found.st_size > KEPT_AFTER
+
+
+def _is_folder(entry: Entry) -> bool:
+    found = entry.stat()
+    return found is not None and stat.S_ISDIR(found.st_mode)
 
 
 def _marks(entry: Entry) -> dict[str, tuple[int, ...]]:

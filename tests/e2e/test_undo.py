@@ -80,6 +80,8 @@ def agentd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agentd]:
     words.write_text(WORDS, encoding="utf-8")
     made = Agentd(folder)
     made.speak(words)
+    # Neither a council nor a person is asked here, however much a task deletes.
+    made.env |= {"AGENTD_POLICY__COUNCIL_ABOVE": "100", "AGENTD_POLICY__ASK_ABOVE": "100"}
     made.ok("up")
     yield made
     made.stop()
