@@ -677,6 +677,10 @@ class Scope:
     model: str = ""
     """The model that asks for it; empty for a person."""
     mode: Mode = "real"
+    owner: tuple[str, ...] = ()
+    """What the owner of the task has said; only that can ask for what cannot be undone."""
+    tainted: bool = False
+    """The model has been shown what others wrote: names of files, their text, output of tools, pages."""
 
 
 class Clock(Protocol):

@@ -15,17 +15,20 @@ LINES = 40
 
 
 def commission(work: Work, missing: str) -> Commission:
+    files = dict(_named(work))
     return Commission(
         task=work.task.id,
         goal=work.task.goal,
         missing=missing,
-        files=dict(_named(work)),
+        files=files,
         level=work.scope.level,
         origin=work.scope.origin,
         journal=work.scope.journal,
         key=work.key,
         model=work.model,
         pulse=work.limits.check,
+        owner=(work.task.goal, *work.owner_said),
+        tainted=work.tainted or bool(files),
     )
 
 

@@ -24,6 +24,7 @@ def make_plan(work: Work, advice: str = "") -> Plan:
     `advice`: why an earlier plan was not accepted.
     """
     files = work.remember(lambda: {"files": list(islice(work.workspace.files(), FILES_SHOWN))})["files"]
+    work.tainted = work.tainted or bool(files)  # a name can be an instruction
     question = fill(
         "plan",
         workspace=work.workspace.root.name,

@@ -184,6 +184,8 @@ class Runner:
         plan = plan if work.task.tool else agreed(work, plan)
         work.plan = plan
         work.verification = Verification(checks=plan.checks, run=lambda checks: run_checks(work, checks))
+        if not work.tainted:
+            work.owner_said += [step.intent for step in plan.steps]
         work.scope.journal.plan_made(plan)
         self.emit(EventKind.PLAN_MADE, work.task.id, {"steps": [step.intent for step in plan.steps]})
 

@@ -83,6 +83,10 @@ class Work:
     unkept: dict[str, None] = field(default_factory=dict)
     """Of these, those that an undo will leave as they are: programs changed them, and they were too much to keep."""
     denials: int = 0
+    owner_said: list[str] = field(default_factory=list)
+    """The goal and every answer: what a stranger's text is held against. The plan too, if it was made before any."""
+    tainted: bool = False
+    """The model has been shown what others wrote; the same again after a crash, as it follows from the journal."""
     _speaker: str = ""
     """The model that was spoken to last."""
     _compact: dict[str, bool] = field(default_factory=dict)
@@ -143,13 +147,17 @@ class Work:
         result = ToolResult(ok=True, text=f"The owner of the task answers: {answer}", data={"answer": answer})
         turn = Evidence(call=ToolCall(tool=ASKED, args={"question": question}), result=result)
         self.evidence.append(turn)
+        self.owner_said.append(answer)
         return turn
 
     def run(self, call: ToolCall) -> ToolResult:
         """Run a tool through the gate."""
         self.limits.check()
-        result = self.gate.call(call, replace(self.scope, model=self._speaker), self.key())
+        said = (self.task.goal, *self.owner_said)
+        scope = replace(self.scope, model=self._speaker, owner=said, tainted=self.tainted)
+        result = self.gate.call(call, scope, self.key())
         self.limits.spend(Usage(tool_calls=1))
+        self.tainted = True
         self.changed.update(dict.fromkeys(result.changed))
         self.unkept.update(dict.fromkeys(result.data.get("unkept", ())))
         return result

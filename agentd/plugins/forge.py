@@ -23,6 +23,7 @@ from agentd.plugins.registry import Plugin, Registry
 from agentd.plugins.spec import Evidence, Example, Manifest, Spec
 from agentd.plugins.trial import Pulse, TrialPlace, nothing
 from agentd.policy.engine import PolicyEngine
+from agentd.policy.taint import asked_install
 from agentd.sandbox.guest.facades import FACADES
 from agentd.sandbox.job import Limits, Program
 from agentd.types import AccessLevel, Action, Effect, Journal, JsonObject, Model, Opinion, Origin, Ruling, Stance
@@ -55,6 +56,9 @@ class Commission:
     key: Callable[[], str]
     model: Callable[[str], Model]
     pulse: Pulse = nothing
+    owner: tuple[str, ...] = ()
+    tainted: bool = False
+    """See `types.Scope`."""
 
     def remember(self, do: Callable[[], JsonObject]) -> JsonObject:
         return self.journal.once(self.key(), Effect.PURE, do)
@@ -382,6 +386,9 @@ class Forge:
     def _refuse_if_forbidden(self, piece: _Piece) -> None:
         action = Action(kind="plugin.install", target=piece.spec.name)
         ruled = self._policy.decide(action, level=piece.commission.level, origin=piece.commission.origin)
+        if ruled.ruling is Ruling.ALLOW and piece.commission.tainted:
+            hosts = piece.spec.permissions.http
+            ruled = asked_install(piece.commission.missing, hosts, piece.commission.owner) or ruled
         told = {"actions": [str(action)], "decision": ruled.ruling.value, "rule": ruled.rule, "because": ruled.because}
         self._record("plugin.decided", piece.commission.task, told | {"risk": ruled.risk})
         if ruled.ruling is Ruling.DENY:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from agentd.errors import PolicyError
 from agentd.policy.commands import KINDS, Shape, Subject, subject_of
 from agentd.policy.rules import Level, Rule, load_levels, load_rules
+from agentd.policy.taint import RULE as TAINT
 from agentd.types import AccessLevel, Action, Decision, Origin, Ruling
 
 _STRICTNESS = {Ruling.DENY: 0, Ruling.ASK: 1, Ruling.ALLOW: 2}
@@ -162,6 +163,6 @@ def _refuse_same_ids(rules: tuple[Rule, ...]) -> None:
         other = seen.setdefault(rule.id, rule)
         if other is not rule:
             raise PolicyError(f"{rule.source}: the id {rule.id!r} is taken by the rule at {other.source}")
-    for reserved in (DEFAULT, RISKY, OUTSIDE.rule, OWN_HOME.rule, "malformed"):
+    for reserved in (DEFAULT, RISKY, TAINT, OUTSIDE.rule, OWN_HOME.rule, "malformed"):
         if reserved in seen:
             raise PolicyError(f"{seen[reserved].source}: the id {reserved!r} is used by the engine itself")

@@ -29,6 +29,8 @@ from agentd.events import EventKind
 from agentd.policy.approvals import Approval, Approvals, Asked, State
 from agentd.policy.engine import OUTSIDE, RISKY, PolicyEngine
 from agentd.policy.risk import risk_of_actions
+from agentd.policy.taint import Call
+from agentd.policy.taint import asked as asked_of
 from agentd.sandbox.confine import Walls
 from agentd.store.audit import Audit
 from agentd.store.outputs import Outputs
@@ -36,6 +38,7 @@ from agentd.tools.own_places import OwnPlaces
 from agentd.tools.preview import Part, Preview, asked, preview, took_place
 from agentd.tools.tool import Tool, ToolContext
 from agentd.types import (
+    AccessLevel,
     Action,
     Clock,
     Decision,
@@ -337,9 +340,30 @@ class _Run:
             return _Verdict(actions=(), action=None, decision=nothing)
         action, decision = max(decided, key=lambda pair: _STRICTNESS[pair[1].ruling])
         risk = risk_of_actions(decided)
+        if decision.ruling is Ruling.ALLOW and self.scope.tainted:
+            action, decision = self._untrusted(actions) or (action, decision)
         if decision.ruling is Ruling.ALLOW and risk.score > (limit := self.gate.ask_above()):
             decision = Decision(ruling=Ruling.ASK, rule=RISKY, because=_too_risky(risk, limit))
         return _Verdict(actions=actions, action=action, decision=replace(decision, risk=risk.score))
+
+    def _untrusted(self, actions: tuple[Action, ...]) -> tuple[Action, Decision] | None:
+        """What a person has to allow because a stranger may have asked for it."""
+        root = f"{Path(self.scope.workspace).as_posix()}/"
+        own = tuple(replace(action, target=action.target.removeprefix(root)) for action in actions)
+        call = Call(
+            tool=self.tool.name,
+            actions=own,
+            texts=tuple(_texts(dict(self.call.args))),
+            quiet=all(self._quiet(action) for action in actions if action.kind in _PROGRAMS),
+            reaches=self.tool.annotations.open_world,
+            beside=self.verdict.actions if self.verdict is not None else (),
+        )
+        return asked_of(call, self.scope.owner)
+
+    def _quiet(self, action: Action) -> bool:
+        """Whether it only runs tests or linters, or looks at the repository."""
+        level = min(self.scope.level, AccessLevel.RUN_TESTS)
+        return self.gate.policy.decide(action, level=level, origin=self.scope.origin).ruling is Ruling.ALLOW
 
     def _actions(self) -> tuple[Action, ...]:
         try:
@@ -632,6 +656,18 @@ def _result(stored: JsonObject) -> ToolResult:
         changed=tuple(stored["changed"]),
         handle=stored["handle"],
     )
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Every text in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for each in value.values():
+            yield from _texts(each)
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from _texts(each)
 
 
 def _values(args: BaseModel) -> dict[str, Any]:
