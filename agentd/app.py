@@ -42,6 +42,7 @@ from agentd.sandbox.job import Limits
 from agentd.sandbox.os_executor import OsExecutor
 from agentd.sandbox.wasm_executor import WasmExecutor
 from agentd.security.keys import ApiKeys
+from agentd.security.scan import Redactor
 from agentd.security.signing import Signer
 from agentd.security.vault import Vault
 from agentd.store.audit import Audit
@@ -173,6 +174,8 @@ def build(
     previews = Previews(db, clock)
     applying = apply_tool(previews)
     tools = Toolbox(builtin() | {read_output.name: read_output})
+    vault = Vault(db, clock, settings.vault_key_path)
+    redactor = Redactor(vault.values)
     gate = Gate(
         Toolbox(checks() | {applying.name: applying}, tools),
         policy,
@@ -185,8 +188,8 @@ def build(
         ledger=ledger,
         approvals=approvals,
         ask_above=lambda: live.current.policy.ask_above,
+        redactor=redactor,
     )
-    vault = Vault(db, clock, settings.vault_key_path)
     remotes = Remotes(secret=vault.get, policy=policy, record=audit.record)
     replies, profiles = ReplyCache(db, clock, lambda: live.current.cache), Profiles(db, clock)
     models = _router(live, catalog, remotes, replies, profiles, events.emit, clock)
@@ -238,6 +241,7 @@ def build(
         ledger=ledger,
         repeats=lambda: live.current.agent.loop_repeats,
         sittings=Sittings(above=lambda: live.current.policy.council_above, ledger=ledger, approvals=approvals),
+        redact=redactor,
         approvals=approvals,
         forge=Forge(
             plugins,

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from agentd.agent.limits import Limits
 from agentd.errors import BadReply
 from agentd.events import EventKind
+from agentd.security.scan import redact
 from agentd.types import (
     Effect,
     JsonObject,
@@ -45,6 +46,7 @@ class JournalledModel:
         record: Record,
         emit: Record,
         cache: bool = True,
+        redact: Callable[[str], str] = redact,
     ) -> None:
         self._model = model
         self._role = role
@@ -54,6 +56,7 @@ class JournalledModel:
         self._record = record
         self._emit = emit
         self._cache = cache
+        self._redact = redact
 
     @property
     def name(self) -> str:
@@ -82,6 +85,7 @@ class JournalledModel:
             priority=request.priority if self._scope.origin.awaited else Priority.NIGHT,
             timeout=self._remaining(request.timeout),
             cache=self._cache and request.cache,
+            messages=tuple(replace(each, content=self._redact(each.content)) for each in request.messages),
         )
 
         def do() -> JsonObject:
@@ -96,10 +100,11 @@ class JournalledModel:
         self, pairs: Sequence[tuple[str, str]], *, client: str = "", cancel: threading.Event | None = None
     ) -> list[Score]:
         self._limits.check()
+        clean = [(self._redact(prefix), self._redact(text)) for prefix, text in pairs]
 
         def do() -> JsonObject:
             before = self._limits.seconds
-            scores = self._model.score(pairs, client=self._scope.task, cancel=cancel or self._scope.cancel)
+            scores = self._model.score(clean, client=self._scope.task, cancel=cancel or self._scope.cancel)
             tokens = sum(score.tokens for score in scores)
             return {
                 "scores": [[score.logprob, score.tokens] for score in scores],

@@ -40,6 +40,7 @@ from agentd.errors import (
 from agentd.events import EventKind
 from agentd.plugins.forge import Forge, Made
 from agentd.policy.approvals import Approvals, State, question_asked
+from agentd.security.scan import redact
 from agentd.tools.tool import Tool
 from agentd.types import (
     CheckResult,
@@ -86,6 +87,7 @@ class Runner:
     emit: Record
     clock: Clock
     repeats: Callable[[], int] = lambda: 3
+    redact: Callable[[str], str] = redact
     forge: Forge | None = None
     """Makes the tool that a step lacks."""
     sittings: Sittings | None = None
@@ -151,6 +153,7 @@ class Runner:
             repeats=Repeats(self.repeats()),
             record=self.record,
             emit=self.emit,
+            redact=self.redact,
             owner=lambda key, question: self._answer(task.id, key, question),
             changes=lambda: self.ledger.changes(task.id) if self.ledger else (),
         )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 _PLACEHOLDERS = re.compile(
     r"example|placeholder|changeme|change[-_]me|replace[-_]?me|your[-_]|dummy|sample|redacted|insert[-_]|xxxx|\*\*\*|\.\.\."
@@ -20,6 +21,7 @@ _PASSWORDS = re.compile(
 """A value that holds one of these is what somebody called it, not what it is."""
 _LOGINS = ("password", "passwd", "pass", "pw", "secret", "token")
 _RUN = re.compile(r"[A-Za-z0-9+/]{32}")
+_HUNK = re.compile(r"@@ -\d+(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
 MARK = re.compile(r"\[left out: [A-Za-z ]{1,40}\]")
 """What `redact` puts in the place of a secret."""
 
@@ -188,6 +190,50 @@ def redact(text: str, known: Collection[str] = ()) -> str:
         pieces += [text[place : finding.start], f"[left out: {finding.kind}]"]
         place = finding.end
     return "".join([*pieces, text[place:]]) if pieces else text
+
+
+def secrets_of(diff: str, known: Collection[str] = ()) -> Iterator[tuple[str, int, str]]:
+    """(file, line, kind) of what the added lines of a unified diff hold."""
+    path, number, old, new = "", 0, 0, 0
+    added: dict[str, list[tuple[int, str]]] = {}
+    for line in diff.split("\n"):
+        if (hunk := _HUNK.match(line)) and old <= 0 and new <= 0:
+            old, number, new = int(hunk[1] or 1), int(hunk[2]), int(hunk[3] or 1)
+        elif old <= 0 and new <= 0:  # between hunks; inside one a line of the file may look like this
+            path = line[4:].removeprefix("b/").rstrip("\t") if line.startswith("+++ ") else path
+        elif line.startswith("+"):
+            added.setdefault(path, []).append((number, line[1:]))
+            number, new = number + 1, new - 1
+        elif line.startswith("-"):
+            old -= 1
+        elif not line.startswith("\\"):
+            number, old, new = number + 1, old - 1, new - 1
+    for name, lines in added.items():
+        for finding in scan("\n".join(text for _, text in lines), known):
+            yield name, lines[finding.line - 1][0], finding.kind
+
+
+class Redactor:
+    """Puts marks in the place of secrets, in texts and in JSON; `known` gives values that are secret in any form."""
+
+    def __init__(self, known: Callable[[], Collection[str]] = tuple) -> None:
+        self._known = known
+
+    def __call__(self, text: str) -> str:
+        return redact(text, self._known())
+
+    def clean(self, value: Any) -> Any:
+        """A JSON value with every text in it redacted."""
+        known = self._known()
+
+        def walk(each: Any) -> Any:
+            if isinstance(each, str):
+                return redact(each, known)
+            if isinstance(each, Mapping):
+                return {walk(name): walk(inner) for name, inner in each.items()}
+            return [walk(inner) for inner in each] if isinstance(each, (list, tuple)) else each
+
+        return walk(value)
 
 
 def _spans(text: str, folded: str, known: Collection[str]) -> Iterator[tuple[int, int, str]]:

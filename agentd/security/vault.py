@@ -16,6 +16,8 @@ from agentd.store.db import Database
 from agentd.types import Clock
 
 MAX_BYTES = 16 * 1024
+SHORTEST = 6
+"""Characters of a secret that is looked for in texts."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]{0,99}")
 _NONCE_BYTES = 12
 
@@ -69,6 +71,17 @@ class Vault:
                 hint=f"bring back the right key file, or set the secret again: agentd secret set {name}",
             ) from None
         return data.decode("utf-8", "surrogatepass")
+
+    def values(self) -> tuple[str, ...]:
+        """All that can be opened and is long enough to be told from ordinary words."""
+        found = (self._opened(secret.name).strip() for secret in self.names())
+        return tuple(value for value in found if len(value) >= SHORTEST)
+
+    def _opened(self, name: str) -> str:
+        try:
+            return self.get(name) or ""
+        except StoreError:
+            return ""
 
     def names(self) -> list[Secret]:
         """What there is, by name; never the secrets themselves."""

@@ -32,6 +32,7 @@ from agentd.policy.risk import risk_of_actions
 from agentd.policy.taint import Call
 from agentd.policy.taint import asked as asked_of
 from agentd.sandbox.confine import Walls
+from agentd.security.scan import MARK, Redactor
 from agentd.store.audit import Audit
 from agentd.store.outputs import Outputs
 from agentd.tools.own_places import OwnPlaces
@@ -121,6 +122,7 @@ class Gate:
         ledger: Ledger | None = None,
         approvals: Approvals | None = None,
         ask_above: Callable[[], int] = lambda: 100,
+        redactor: Redactor | None = None,
     ) -> None:
         """`own`: the places of the home that stay closed to tools; `walls`: what programs of a project run behind;
         `ledger`: where what they change is kept as it was before; `approvals`: where a task may ask a person, without
@@ -136,6 +138,7 @@ class Gate:
         self.ledger = ledger
         self.approvals = approvals
         self.ask_above = ask_above
+        self.redactor = redactor or Redactor()
 
     def call(self, call: ToolCall, scope: Scope, key: str) -> ToolResult:
         """Run a tool once under `key`; a result that the journal has already comes back without a run or a decision."""
@@ -295,6 +298,7 @@ class _Run:
     def _decide(self) -> None:
         """Judge every action once; `_Refused` unless all are allowed, by policy or by a person."""
         if self.verdict is None:
+            self._refuse_marks()
             self.verdict = self._judge(self._actions())
         if self.verdict.decision.ruling is Ruling.ASK and not self.cleared:
             self._ask(self.verdict)
@@ -332,6 +336,14 @@ class _Run:
             self.failure = ToolFailed(f"a person refused this{why}", hint="find another way, or end the step")
         elif answer.chosen is not None:
             self.part = view.part(answer.chosen)
+
+    def _refuse_marks(self) -> None:
+        """A model that writes back what it was shown would put the mark where the secret stands."""
+        if any(MARK.search(text) for text in _texts(dict(self.call.args))):
+            raise ToolMisused(
+                f"{self.tool.name}: the arguments hold the mark of a secret that was left out",
+                hint="change the lines around it with edit_file, and leave that line as it is",
+            )
 
     def _judge(self, actions: tuple[Action, ...]) -> _Verdict:
         decided = [(action, decision) for action in actions for decision in self._decisions(action)]
@@ -414,6 +426,7 @@ class _Run:
         runs = decision.ruling is Ruling.ALLOW or self.cleared
         if runs and any(map(_starts_a_program, verdict.actions)):
             extra["confined"] = self.gate.walls.told
+        told = self.gate.redactor.clean(told)
         self.gate.audit.record("tool.decided", self.scope.task, told | extra)
         self.gate.emit(EventKind.TOOL_DECIDED, self.scope.task, told)
 
@@ -564,7 +577,10 @@ class _Run:
         return result
 
     def _cut(self, result: ToolResult) -> ToolResult:
-        text = result.text
+        """What is kept and shown: no secrets, and no more than a model can read."""
+        redactor = self.gate.redactor
+        text = redactor(result.text)
+        result = replace(result, data=redactor.clean(result.data))
         if not text.isascii():
             # A lone surrogate (a byte of a file name that is no UTF-8) cannot be stored as it is.
             text = text.encode("utf-8", "backslashreplace").decode()

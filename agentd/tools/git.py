@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated
 
 from pydantic import Field
 
 from agentd.errors import ToolFailed
+from agentd.security.scan import scan, secrets_of
 from agentd.tools.own_commit import plan, settle
-from agentd.tools.repository import Change, Repository, open_repository, readable
+from agentd.tools.repository import Blob, Change, Repository, open_repository, readable
 from agentd.tools.tool import ExistingPath, Text, ToolContext, tool
 from agentd.types import Action, Effect, JsonObject, ToolResult
 from agentd.workspace.names import normal
@@ -18,6 +19,7 @@ MAX_MESSAGE = 10_000
 """Characters."""
 
 _READ = (Action(kind="git.read"),)
+_NAMED = 5
 _IN_LINE = 3
 """So many names stand in the sentence, more in a list below it."""
 
@@ -179,6 +181,8 @@ def git_commit(
 
 def commit(ctx: ToolContext, repository: Repository, message: str, changes: Sequence[Change] | None) -> str:
     """Commit with the trailers that tell whose commit it is; returns its id."""
+    paths = ["."] if changes is None else [change.path for change in changes]
+    _refuse_secrets(found for path in paths for found in secrets_of(repository.diff(path)))
     return repository.commit(_signed(ctx, message), changes)
 
 
@@ -199,6 +203,7 @@ def commit_own(ctx: ToolContext, repository: Repository, message: str, paths: Se
         raise ToolFailed("nothing to commit: what this task changed is committed already, or is as it was")
     committed = {each.path: each.committed for each in planned}
     head = repository.in_head(list(committed))
+    _refuse_secrets(_new_secrets(repository, committed, head))
     states = {
         path: "deleted" if blob is None else "changed" if path in head else "new" for path, blob in committed.items()
     }
@@ -219,6 +224,30 @@ def _signed(ctx: ToolContext, message: str) -> str:
         raise ToolFailed("the commit message is empty or contains a NUL", hint="say in a few words what changed")
     trailers = [f"Agentd-Task: {' '.join(ctx.task.split())}"] if ctx.task else []
     return "\n\n".join([message.strip(), "\n".join([*trailers, _key_line(ctx)])])
+
+
+def _new_secrets(
+    repository: Repository, committed: Mapping[str, Blob | None], head: Mapping[str, Blob]
+) -> Iterator[tuple[str, int, str]]:
+    """(file, line, kind) of those that stand in no line of the last commit."""
+    for path, blob in committed.items():
+        text = ((repository.content(blob) if blob else None) or b"").decode()
+        old = ((repository.content(head[path]) if path in head else None) or b"").decode()
+        known, lines = set(old.split("\n")), text.split("\n")
+        for finding in scan(text):
+            if lines[finding.line - 1] not in known:
+                yield path, finding.line, finding.kind
+
+
+def _refuse_secrets(secrets: Iterable[tuple[str, int, str]]) -> None:
+    """No commit takes a key or password along: what is committed is soon somewhere else."""
+    found = [f"{path}:{line} ({kind})" for path, line, kind in secrets]
+    if found:
+        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        raise ToolFailed(
+            f"nothing was committed: what looks like a secret stands in {', '.join(found[:_NAMED])}{more}",
+            hint="take it out of the file; whoever is sure that it is none commits by hand",
+        )
 
 
 def committed(ctx: ToolContext, repository: Repository, sha: str) -> str:

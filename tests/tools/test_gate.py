@@ -34,6 +34,7 @@ from agentd.errors import (
 )
 from agentd.events import Bus
 from agentd.policy.engine import PolicyEngine
+from agentd.security.scan import Redactor
 from agentd.store.audit import Audit, AuditRecord
 from agentd.store.db import Database
 from agentd.store.eventlog import EventLog
@@ -755,3 +756,38 @@ def test_the_walls_stand_on_every_record_of_a_program(bench: Bench) -> None:
     gate.call(ToolCall(tool="run_command", args={"command": "ls"}), bench.scope(), "00001")
     told = [bench.records(kind)[-1].data["confined"] for kind in ("tool.decided", "tool.finished")]
     assert told == [gate.walls.level] * 2
+
+
+# secrets -------------------------------------------------------------------------------------------------------------
+
+TOKEN = "ghp_" + "aB3dE5fG7h" * 3 + "Zx9Kq2"
+
+
+def test_a_secret_in_a_result_reaches_neither_model_nor_journal_nor_audit(bench: Bench) -> None:
+    scope = bench.scope()
+    told = ToolResult(ok=True, text=f"key: {TOKEN}", data={"lines": [f"x = {TOKEN}", "plain"]})
+    result = bench.gate(simple(lambda ctx: told)).call(SIMPLE, scope, "1")
+    assert result.text == "key: [left out: GitHub token]"
+    assert result.data == {"lines": ["x = [left out: GitHub token]", "plain"]}
+    bench.gate().call(ToolCall(tool="command", args={"command": f"ls {TOKEN}"}), scope, "2")
+    kept = json.dumps([record.data for record in bench.audit.tail(1000)] + bench.db.rows("SELECT * FROM journal"))
+    assert TOKEN not in kept + json.dumps([event.data for event in bench.events.since(0)])
+
+
+def test_a_value_of_the_vault_is_left_out_in_any_form(bench: Bench) -> None:
+    gate = Gate(
+        {"simple": simple(lambda ctx: "say open sesame")},
+        bench.policy,
+        bench.audit,
+        bench.events.emit,
+        bench.outputs,
+        SystemClock(),
+        redactor=Redactor(lambda: ["open sesame"]),
+    )
+    assert gate.call(SIMPLE, bench.scope(), "1").text == "say [left out: secret of the vault]"
+
+
+def test_the_mark_of_a_secret_is_not_written_back_over_it(bench: Bench) -> None:
+    with pytest.raises(ToolMisused, match="mark of a secret"):
+        bench.call("write", path="a.txt", content="key: [left out: GitHub token]\n")
+    assert bench.counter.runs == 0

@@ -17,6 +17,7 @@ from agentd.errors import AgentdError, Cancelled, Denied, ToolFailed, ToolMisuse
 from agentd.tools import git
 from agentd.tools.git_command import git_command
 from agentd.tools.repository import readable
+from agentd.tools.shell import run_command
 from agentd.tools.tool import Tool, ToolContext
 from agentd.types import ToolResult
 from agentd.workspace.paths import Workspace
@@ -163,6 +164,22 @@ def test_commit_takes_every_change_and_says_so(repo: Path) -> None:
     trailers = plain(repo, "log", "-1", "--format=%B").splitlines()[-2:]
     assert trailers == ["Agentd-Task: task-1", "Agentd-Key: task-1/call-1"]
     assert plain(repo, "fsck", "--strict") == ""
+
+
+def test_a_commit_with_a_secret_is_refused_with_file_and_line_and_not_the_value(repo: Path) -> None:
+    token = "ghp_" + "aB3dE5fG7h" * 3 + "Zx9Kq2"
+    (repo / "notes.txt").write_text(f"one\n++ {token}\ntwo\n")
+    head = plain(repo, "rev-parse", "HEAD")
+    for commit in (
+        lambda: call(git.git_commit, context(repo), message="x"),
+        lambda: call(run_command, context(repo), command="git commit -am x"),
+    ):
+        with pytest.raises(ToolFailed, match=r"notes\.txt:2 \(GitHub token\)") as caught:
+            commit()
+        assert token not in str(caught.value)
+    assert plain(repo, "rev-parse", "HEAD") == head
+    (repo / "notes.txt").write_text("one\ntwo\nthree\n")
+    assert call(git.git_commit, context(repo), message="x").ok
 
 
 def test_commit_of_some_paths_leaves_the_rest_as_it_was(repo: Path) -> None:
