@@ -285,4 +285,4 @@ READ = ("read_file", {"path": "notes.txt"})
 def test_what_the_owner_asked_for_needs_no_question(bench: Bench, goal: str, calls: list[Any]) -> None:
     report = bench.run(Doing(*calls), goal)
     assert report.state is TaskState.CLAIMED, report.reason
-    assert report.usage.tool_calls == len(calls)
+    assert report.usage.tool_calls >= len(calls)  # and the checks that come with a task
