@@ -23,6 +23,7 @@ class Limits:
         self._clock = clock
         self._cancel = cancel
         self._counting = threading.Lock()
+        self._closing = False
         self.started = clock.now()
         ends = self.started + budget.seconds
         self.deadline = min(ends, deadline) if deadline else ends
@@ -35,6 +36,8 @@ class Limits:
     def check(self) -> None:
         if self._cancel.is_set():
             raise Cancelled("the task was cancelled")
+        if self._closing:
+            return
         if self.turns >= max(1, self.budget.steps):  # 0 turns: a plan, which is made before the first
             raise BudgetExceeded(f"all {self.budget.steps} turns are used", hint="raise agent.steps or split the task")
         if self.usage.tokens >= self.budget.tokens:
@@ -44,6 +47,10 @@ class Limits:
         if self._clock.now() >= self.deadline:
             seconds = self.deadline - self.started
             raise BudgetExceeded(f"the time of {seconds:.0f} s is used up", hint="raise agent.seconds")
+
+    def close(self) -> None:
+        """Nothing is begun any more: what is still run is to see how things stand, and counts no longer."""
+        self._closing = True
 
     def turn(self) -> None:
         """Begin one more turn."""

@@ -74,6 +74,9 @@ _ENDS: Mapping[type[AgentdError], TaskState] = {
     BadInput: TaskState.FAILED,
 }
 
+_CUT_SHORT = (BudgetExceeded, Looping, Denied, CapabilityMissing, Impossible, ModelError)
+"""Ends of a step on which there is still a look at what it has left behind."""
+
 
 @dataclass(kw_only=True)
 class Runner:
@@ -196,7 +199,11 @@ class Runner:
         work.scope.journal.step_started(number)
         mark = work.remember(lambda: {"mark": self.ledger.mark(work.task.id) if self.ledger else 0})["mark"]
         self.emit(EventKind.STEP_STARTED, work.task.id, {"step": number, "intent": step.intent})
-        outcome = self._tool(work) if work.task.tool else self._judged(work, chooser, step)
+        try:
+            outcome = self._tool(work) if work.task.tool else self._judged(work, chooser, step)
+        except _CUT_SHORT as error:
+            self._not_left_broken(work, mark, error)
+            raise
         work.scope.journal.step_ended(number, outcome)
         facts = {"step": number, "state": outcome.state, "checks": len(outcome.checks), "text": outcome.text[:500]}
         self.emit(EventKind.STEP_JUDGED, work.task.id, facts)
@@ -204,6 +211,20 @@ class Runner:
             raise RolledBack(f"{describe(broken)}\n{self._put_back(work, work.key(), mark)}", hint=_shows(work))
         work.verification.step_done()
         return outcome
+
+    def _not_left_broken(self, work: Work, mark: int, why: AgentdError) -> None:
+        """A step that was cut short leaves nothing red that was green before it: `RolledBack` where it would."""
+        work.limits.close()
+        try:
+            broken = work.verification.broken()
+        except (
+            BudgetExceeded,
+            Cancelled,
+        ):  # no time is left to look: it stays as it is, and the report says what it is
+            return
+        if broken:
+            told = f"{why}\n{describe(broken)}\n{self._put_back(work, work.key(), mark)}"
+            raise RolledBack(told, hint=_shows(work)) from why
 
     def _heard(self, work: Work, chooser: Chooser, plan: Plan, outcomes: list[Outcome]) -> list[CheckResult]:
         """Have the council hear what was changed; what it finds is mended once, what it does not accept is put back.

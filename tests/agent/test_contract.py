@@ -216,3 +216,22 @@ def test_what_was_red_before_is_not_put_back(agent):
     report = agent.run(Words(one_step("overwrite the file a.txt"), *words), checks=[ROLL], budget=Budget(retries=0))
     assert (report.state, report.restored) == (TaskState.FAILED, ())
     assert (agent.folder / "a.txt").read_text().startswith("worse")
+
+
+@pytest.mark.parametrize(
+    ("last", "budget", "told"),
+    [
+        (("impossible", "It cannot be done."), Budget(), "It cannot be done."),
+        ((), Budget(), "no words left"),
+        ((), Budget(steps=2), "all 2 turns"),
+        (("answer", "I changed it."), Budget(tokens=70), "tokens are used"),
+        (("write_file", {"path": "a.txt", "mode": "overwrite"}, "```content\nbad\n\n```") * 3, Budget(), "ran 3 times"),
+    ],
+)
+def test_a_step_that_is_cut_short_leaves_nothing_broken(agent, last, budget, told):
+    (agent.folder / "a.txt").write_text("good\n")
+    model = Words(one_step("overwrite the file a.txt"), *write("a.txt", "bad\n", "overwrite"), *last)
+    report = agent.run(model, checks=[ROLL], budget=budget)
+    assert report.state is TaskState.ROLLED_BACK
+    assert told in report.reason
+    assert (agent.folder / "a.txt").read_text() == "good\n"
