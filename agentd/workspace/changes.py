@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator
 from typing import Literal
 
 from agentd.types import FileChange
 from agentd.workspace.blobs import Blobs
 from agentd.workspace.standing import Standing
 from agentd.workspace.text import is_binary
+from agentd.workspace.unified import counted, hunks_of, lines_of, written
 
 MAX_DIFFED = 1_000_000
 """Bytes of a text that is compared line by line."""
@@ -30,14 +29,15 @@ def file_change(path: str, before: Standing, after: Standing, blobs: Blobs) -> F
     if lines is None:
         said = f"{_head(path, before, after)}Binary files {_side('a', path, old)} and {_side('b', path, new)} differ\n"
         return FileChange(path=path, kind=kind, diff=said if _small(before, after) else "")
-    body = list(_hunks(*lines))
-    names = f"--- {_side('a', path, old)}\n+++ {_side('b', path, new)}\n" if body else ""
+    hunks = hunks_of(*lines, quick=True)
+    added, removed = counted(hunks)
+    names = f"--- {_side('a', path, old)}\n+++ {_side('b', path, new)}\n" if hunks else ""
     return FileChange(
         path=path,
         kind=kind,
-        diff=_head(path, before, after) + names + "".join(body),
-        added=sum(line.startswith("+") for line in body),
-        removed=sum(line.startswith("-") for line in body),
+        diff=_head(path, before, after) + names + "".join(written(hunk, *lines) for hunk in hunks),
+        added=added,
+        removed=removed,
     )
 
 
@@ -94,17 +94,4 @@ def _lines(before: Standing, after: Standing, blobs: Blobs) -> tuple[list[str], 
         if is_binary(data):
             return None
         sides.append(data.decode("utf-8", "surrogateescape"))
-    return _split(sides[0]), _split(sides[1])
-
-
-def _split(text: str) -> list[str]:
-    """Lines with their ends. A diff has no other end of a line than this, whatever else Python takes for one."""
-    lines = [f"{line}\n" for line in text.split("\n")]
-    last = lines.pop().removesuffix("\n")
-    return [*lines, last] if last else lines
-
-
-def _hunks(old: list[str], new: list[str]) -> Iterator[str]:
-    diff = difflib.unified_diff(old, new)
-    for line in list(diff)[2:]:
-        yield line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
+    return lines_of(sides[0]), lines_of(sides[1])

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from agentd.types import FileChange
 from agentd.workspace import text
+from agentd.workspace.unified import Hunk, counted, hunks_of, lines_of, written
 
-CONTEXT = 3
 MAX_COMPARED = 4_000_000
 """Bytes of a file whose lines are compared."""
-
-_Opcode = tuple[str, int, int, int, int]
+QUICK = 4_000
+"""Lines of both sides together beyond which the shortest diff is not looked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,19 +42,18 @@ def change_of(path: str, before: Content, after: Content) -> FileChange | None:
     if texts is None:
         return FileChange(path=path, kind=kind, diff=_untold(path, before, after))  # type: ignore[arg-type]
     old, new = texts
-    groups = _groups(old, new)
+    hunks = _hunks(old, new)
     head = f"--- {f'a/{path}' if before.data is not None else '/dev/null'}\n"
     head += f"+++ {f'b/{path}' if after.data is not None else '/dev/null'}\n"
-    added = sum(j2 - j1 for group in groups for tag, _, _, j1, j2 in group if tag != "equal")
-    removed = sum(i2 - i1 for group in groups for tag, i1, i2, _, _ in group if tag != "equal")
-    diff = head + "".join(_hunk(group, old, new) for group in groups)
+    added, removed = counted(hunks)
+    diff = head + "".join(written(hunk, old, new) for hunk in hunks)
     return FileChange(path=path, kind=kind, diff=diff, added=added, removed=removed)  # type: ignore[arg-type]
 
 
 def count(before: Content, after: Content) -> int:
     """How many hunks of a changed text can be taken or left; 0 where that cannot be chosen."""
     texts = _texts(before, after)
-    return len(_groups(*texts)) if texts is not None and before.data is not None and after.data is not None else 0
+    return len(_hunks(*texts)) if texts is not None and before.data is not None and after.data is not None else 0
 
 
 def partly(before: Content, after: Content, chosen: Collection[int]) -> bytes:
@@ -65,8 +63,8 @@ def partly(before: Content, after: Content, chosen: Collection[int]) -> bytes:
     assert before.data is not None
     old, new = texts
     result, done = [], 0
-    for number, group in enumerate(_groups(old, new), 1):
-        for tag, i1, i2, j1, j2 in group:
+    for number, hunk in enumerate(_hunks(old, new), 1):
+        for tag, i1, i2, j1, j2 in hunk:
             result += old[done:i1]
             result += new[j1:j2] if tag != "equal" and number in chosen else old[i1:i2]
             done = i2
@@ -85,41 +83,12 @@ def _texts(before: Content, after: Content) -> tuple[list[str], list[str]] | Non
         encoding.encode(said) != side for (said, encoding), side in zip(read, sides, strict=True)
     ):
         return None
-    lines = [_lines(said) for said, _ in read]
+    lines = [lines_of(said) for said, _ in read]
     return ([], lines[0]) if before.data is None else (lines[0], []) if after.data is None else (lines[0], lines[1])
 
 
-def _lines(said: str) -> list[str]:
-    """With their ends; only a newline ends a line."""
-    *whole, last = said.split("\n")
-    return [line + "\n" for line in whole] + ([last] if last else [])
-
-
-def _groups(old: Sequence[str], new: Sequence[str]) -> list[list[_Opcode]]:
-    matcher = difflib.SequenceMatcher(None, old, new, autojunk=len(old) + len(new) > 4000)
-    return [list(group) for group in matcher.get_grouped_opcodes(CONTEXT)]
-
-
-def _hunk(group: Sequence[_Opcode], old: Sequence[str], new: Sequence[str]) -> str:
-    first, last = group[0], group[-1]
-    lines = [f"@@ -{_range(first[1], last[2])} +{_range(first[3], last[4])} @@\n"]
-    for tag, i1, i2, j1, j2 in group:
-        if tag == "equal":
-            lines += _marked(" ", old[i1:i2])
-            continue
-        lines += _marked("-", old[i1:i2])
-        lines += _marked("+", new[j1:j2])
-    return "".join(lines)
-
-
-def _range(start: int, stop: int) -> str:
-    length = stop - start
-    return f"{start + 1}" if length == 1 else f"{start + 1 if length else start},{length}"
-
-
-def _marked(mark: str, lines: Sequence[str]) -> Iterator[str]:
-    for line in lines:
-        yield mark + line if line.endswith("\n") else f"{mark}{line}\n\\ No newline at end of file\n"
+def _hunks(old: Sequence[str], new: Sequence[str]) -> list[Hunk]:
+    return hunks_of(old, new, quick=len(old) + len(new) > QUICK)
 
 
 def _untold(path: str, before: Content, after: Content) -> str:

@@ -44,7 +44,8 @@ from agentd.tasks.queue import Queue
 from agentd.tasks.request import Defaults
 from agentd.tools.catalog import builtin
 from agentd.tools.checks import checks
-from agentd.tools.gate import MAX_TEXT, Gate
+from agentd.tools.gate import Gate
+from agentd.tools.results import MAX_TEXT
 from agentd.tools.tool import CommandLine, File, NewPath, Text, Tool, ToolContext, tool
 from agentd.types import (
     AccessLevel,

@@ -114,7 +114,8 @@ def test_a_crash_around_a_change_leaves_one_whole_record(
     (bench.workspace / "a.txt").write_text("one\n")
     args = {"path": "a.txt", "search": "one", "replace": "two"}
     with monkeypatch.context() as patch:
-        target = "agentd.workspace.paths.Entry.rename" if moment == "before the change" else "agentd.tools.gate._stored"
+        early = moment == "before the change"
+        target = "agentd.workspace.paths.Entry.rename" if early else "agentd.tools.results.Results.stored"
 
         def die(*_: object) -> None:
             raise Crash
