@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from itertools import islice
 
@@ -11,11 +11,10 @@ from agentd.agent.contract import outside
 from agentd.agent.surface import changed_names
 from agentd.agent.work import Work
 from agentd.errors import Denied, ToolFailed
-from agentd.security.scan import scan
-from agentd.types import Check, CheckKind, CheckResult, Effect, FileChange, JsonObject
+from agentd.security.scan import secrets_of
+from agentd.types import Check, CheckKind, CheckResult, Effect, JsonObject
 from agentd.workspace.paths import Workspace
 
-_HUNK = re.compile(r"@@ -\d+(?:,\d+)? \+(\d+)")
 _PAGE = re.compile(r"\.(?:md|rst|adoc|txt)$", re.IGNORECASE)
 _PAGES_SEEN = 20_000
 """Files of the workspace."""
@@ -37,21 +36,10 @@ def _no_secrets(work: Work, check: Check) -> CheckResult:
 
     def look() -> tuple[list[str], str]:
         changes = work.changes()
-        return [told for change in changes for told in _secrets(change)], f"{len(changes)} changed files looked at"
+        found = [told for change in changes for told in secrets_of(change.diff)]
+        return [f"{path}:{line}: {kind}" for path, line, kind in found], f"{len(changes)} changed files looked at"
 
     return _found(work, check, look)
-
-
-def _secrets(change: FileChange) -> Iterator[str]:
-    number = 0
-    for line in change.diff.splitlines():
-        if start := _HUNK.match(line):
-            number = int(start[1]) - 1
-        elif line.startswith("+") and not line.startswith("+++ "):
-            number += 1
-            yield from (f"{change.path}:{number}: {found.kind}" for found in scan(line[1:]))
-        elif line.startswith(" "):
-            number += 1
 
 
 def _docs_hold(work: Work, check: Check) -> CheckResult:

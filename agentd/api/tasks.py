@@ -15,6 +15,7 @@ from agentd.api.deps import Body, Core
 from agentd.api.sse import stream
 from agentd.errors import BadInput
 from agentd.tasks.records import storable
+from agentd.security.scan import Redactor
 from agentd.types import Budget, Check, JsonObject, Task, TaskRequest, TaskState
 
 router = APIRouter(prefix="/api", tags=["tasks"])
@@ -94,8 +95,9 @@ class UndoBody(Body):
 
 @router.get("/tasks/{task_id}/diff")
 def diff(core: Core, task_id: str) -> JsonObject:
-    """What a task did to files: each change, and all as one unified diff."""
-    return _plain(asdict(core.undo.changes(task_id)))
+    """What a task did to files: each change, and all as one unified diff, with marks in the place of secrets."""
+    found: JsonObject = Redactor(core.vault.values).clean(_plain(asdict(core.undo.changes(task_id))))
+    return found
 
 
 @router.post("/tasks/{task_id}/undo")

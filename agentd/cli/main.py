@@ -53,6 +53,7 @@ _SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "cache": ("agentd.cli.cache:group", "Kept replies of models: list, show, forget."),
         "policy": ("agentd.cli.policy:group", "The rules: show, check a command, explain a task's decisions."),
         "audit": ("agentd.cli.audit:group", "The audit log: read it, verify it."),
+        "scan": ("agentd.cli.scan:scan", "Keys and passwords in files, by file and line."),
     },
     "Set-up": {
         "setup": ("agentd.cli.setup_servers:setup", "Find model servers on this machine and use them."),
