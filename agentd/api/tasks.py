@@ -14,8 +14,8 @@ from starlette.concurrency import run_in_threadpool
 from agentd.api.deps import Body, Core
 from agentd.api.sse import stream
 from agentd.errors import BadInput
-from agentd.tasks.records import storable
 from agentd.security.scan import Redactor
+from agentd.tasks.records import storable
 from agentd.types import Budget, Check, JsonObject, Task, TaskRequest, TaskState
 
 router = APIRouter(prefix="/api", tags=["tasks"])

@@ -72,6 +72,8 @@ WORDS = """
 """
 MANY = 400
 
+TIDY = "Tidy up: rename old.txt to kept/new.txt, delete the folder junk, write ignored.log"
+
 
 @pytest.fixture(scope="module")
 def agentd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agentd]:
@@ -127,7 +129,7 @@ def do(agentd: Agentd, goal: str, folder: Path, *more: str) -> str:
 
 def test_a_task_is_taken_back_in_a_repository_that_is_worked_in(agentd: Agentd, repository: Path) -> None:
     before = world(repository)
-    task = do(agentd, "Tidy up", repository)
+    task = do(agentd, TIDY, repository)
     assert world(repository) != before
     assert agentd.ok("diff", task, "--stat").splitlines() == [
         "A ignored.log +1 -0",
@@ -148,7 +150,7 @@ def test_a_task_is_taken_back_in_a_repository_that_is_worked_in(agentd: Agentd, 
 
 
 def test_what_a_person_changed_since_stays(agentd: Agentd, repository: Path) -> None:
-    task = do(agentd, "Tidy up", repository)
+    task = do(agentd, TIDY, repository)
     (repository / "notes.txt").write_text("oat milk\nbread\njam\n")
     (repository / "ignored.log").write_text("a person's\n")
     done = agentd.run("undo", task)
@@ -196,7 +198,7 @@ def test_a_daemon_that_is_killed_in_an_undo_goes_on_with_it(agentd: Agentd, tmp_
     (folder / "many").mkdir(parents=True)
     for number in range(MANY):
         (folder / "many" / f"{number:03d}").write_text(f"{number}\n")
-    task = do(agentd, "Throw it away", folder)
+    task = do(agentd, "Throw it away: delete many", folder)
     assert not (folder / "many").exists()
     asking = agentd.start("undo", task)
     wait_for(lambda: (folder / "many").is_dir() and len(list((folder / "many").iterdir())) > 10)
