@@ -107,6 +107,23 @@ class Check:
     by: Literal["user", "project", "plan", "council", "agentd"] = "user"
     """Who asked for it. Those of `agentd` can make a result worse, but never verify it."""
 
+    def __str__(self) -> str:
+        match self.kind:
+            case CheckKind.FILE_CONTAINS:
+                return f"{self.target} contains {self.text!r}"
+            case CheckKind.FILE_EXISTS:
+                return f"{self.target} is there"
+            case CheckKind.FILE_ABSENT:
+                return f"{self.target} is gone"
+            case CheckKind.BOUNDARIES:
+                return f"only {', '.join(self.target.splitlines())} changed"
+            case CheckKind.SECRETS:
+                return "no secrets in what was changed"
+            case CheckKind.DOCS:
+                return "no page speaks of what is gone"
+            case CheckKind.COMMAND:
+                return self.target
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:

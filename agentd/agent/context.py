@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 
-from agentd.agent.facts import named
 from agentd.agent.work import Evidence, Work
 from agentd.tools.tool import Tool
 from agentd.types import Message, Step
@@ -70,7 +69,7 @@ def _contract(work: Work) -> str:
     if work.plan is None:
         return ""
     lines = [f"- must stay: {shorten(text, 200)}" for text in work.plan.constraints[:6]]
-    lines += [f"- will be checked: {shorten(named(check), 160)}" for check in work.plan.checks[:8]]
+    lines += [f"- will be checked: {shorten(str(check), 160)}" for check in work.plan.checks[:8]]
     return "\nThe whole task:\n" + "\n".join(lines) + "\n" if lines else ""
 
 

@@ -93,21 +93,5 @@ FACTS: Mapping[CheckKind, Callable[[Work, Check], CheckResult]] = {
 def describe(results: Sequence[CheckResult]) -> str:
     """One line a check: what it was, whether it passed, and why not."""
     return "\n".join(
-        f"check {named(result.check)}: {'passed' if result.passed else 'failed: ' + result.detail}"
-        for result in results
+        f"check {result.check}: {'passed' if result.passed else 'failed: ' + result.detail}" for result in results
     )
-
-
-def named(check: Check) -> str:
-    """What a check is about, in a few words."""
-    match check.kind:
-        case CheckKind.FILE_CONTAINS:
-            return f"{check.target} contains {check.text!r}"
-        case CheckKind.BOUNDARIES:
-            return f"only {', '.join(check.target.split(chr(10)))} changed"
-        case CheckKind.SECRETS:
-            return "no secrets in what was changed"
-        case CheckKind.DOCS:
-            return "the docs say what the code does"
-        case _:
-            return check.target

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from agentd.agent.claims import strike
 from agentd.agent.context import brief, fill, shorten
-from agentd.agent.facts import describe, named
+from agentd.agent.facts import describe
 from agentd.agent.grounding import unsupported
 from agentd.agent.work import Work
 from agentd.types import CheckKind, CheckResult, Message, ModelRequest, Outcome, Plan, Report, StepState, TaskState
@@ -39,7 +39,7 @@ def planned(work: Work, plan: Plan) -> Report:
 
 
 def ended(work: Work, state: TaskState, reason: str, *, answer: str = "", checks: Sequence[CheckResult] = ()) -> Report:
-    passed = tuple(f"{named(each.check)}: passed" for each in checks if each.passed and each.check.kind not in _LOOKS)
+    passed = tuple(f"{each.check}: passed" for each in checks if each.passed and each.check.kind not in _LOOKS)
     answer, struck = strike(answer, work)
     said = (answer,) if answer and state is TaskState.CLAIMED else ()
     return Report(

@@ -72,7 +72,7 @@ def _ended(task: Task, report: Report) -> list[str]:
         return [report.answer, "This is a plan: nothing was done, and nothing is verified."]
     if task.state.good:
         return [report.answer, _worth(report), changed]
-    checks = [f"{result.check.target}: {_one(result.detail)}" for result in report.checks if not result.passed]
+    checks = [f"{result.check}: {_one(result.detail)}" for result in report.checks if not result.passed]
     verified = f"Verified all the same: {'; '.join(report.verified)}" if report.verified else "Nothing is verified."
     failed = f"Did not pass: {'; '.join(checks)}" if checks else ""
     # An answer in a task that went wrong is no answer to the user.

@@ -64,7 +64,8 @@ def _details(task: Mapping[str, Any]) -> list[str]:
     lines = [output.one_line(task["reason"], 300)] if task["reason"] else []
     if task["answer"]:
         lines.append(output.one_line(task["answer"], 200))
-    lines += [f"{'passed' if check['passed'] else 'FAILED'}: {check['target']}" for check in task["checks"]]
+    told = [check for check in task["checks"] if check["by"] != "agentd" or not check["passed"]]
+    lines += [f"{'passed' if check['passed'] else 'FAILED'}: {check['check']}" for check in told]
     lines += [f"struck out, for nothing on record shows it: {sentence}" for sentence in task["struck"]]
     if task["restored"]:
         lines.append(f"put back: {', '.join(task['restored'])}")

@@ -470,6 +470,7 @@ def _ended_entry(task: Task) -> dict[str, Any]:
         "claimed": list(report.claimed),
         "checks": [
             {
+                "check": str(result.check),
                 "target": result.check.target,
                 "by": result.check.by,
                 "passed": result.passed,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from pathspec import GitIgnoreSpec
+from pathspec.pattern import RegexPattern
 
 from agentd.workspace.names import wrong_name
 
@@ -20,7 +21,10 @@ GENERATED = (
 ReadText = Callable[[str], str]
 """Text of a small file by its path below the root; empty when it cannot be read."""
 
-_Rules = tuple[tuple[str, GitIgnoreSpec], ...]
+_Patterns = tuple[RegexPattern, ...]
+_Rules = tuple[tuple[str, _Patterns, _Patterns], ...]
+"""Of each .gitignore where it lies, what it says of folders, and what it says of files. A pattern that ends in "/"
+means a folder itself here, and no file: nobody looks into a folder that is ignored."""
 
 
 def walk(root: Path, read: ReadText, leads_to_file: Callable[[str], bool], limit: int, visits: int) -> Iterator[str]:
@@ -30,8 +34,8 @@ def walk(root: Path, read: ReadText, leads_to_file: Callable[[str], bool], limit
     `leads_to_file` says so.
     """
     given = seen = 0
-    generated: _Rules = (("", GitIgnoreSpec.from_lines(GENERATED)),)
-    folders: deque[tuple[str, _Rules]] = deque([("", (*generated, *_rules("", read(".git/info/exclude"))))])
+    rules = (*_rules("", "\n".join(GENERATED)), *_rules("", read(".git/info/exclude")))
+    folders: deque[tuple[str, _Rules]] = deque([("", rules)])
     while folders:
         base, rules = folders.popleft()
         entries = _entries(root / base)
@@ -43,7 +47,7 @@ def walk(root: Path, read: ReadText, leads_to_file: Callable[[str], bool], limit
                 return
             path = base + entry.name
             folder = entry.is_dir(follow_symlinks=False)
-            if entry.name == ".git" or wrong_name(entry.name) or _ignored(path + "/" * folder, rules):
+            if entry.name == ".git" or wrong_name(entry.name) or _ignored(path, folder, rules):
                 continue
             if folder:
                 folders.append((path + "/", rules))
@@ -62,24 +66,28 @@ def _entries(folder: Path) -> Sequence[os.DirEntry[str]]:
         return ()
 
 
-def _ignored(path: str, rules: _Rules) -> bool:
+def _ignored(path: str, folder: bool, rules: _Rules) -> bool:
     """The deepest .gitignore that says something about `path` decides."""
-    for base, spec in reversed(rules):
-        include = spec.check_file(path[len(base) :]).include
-        if include is not None:
-            return include
+    for base, of_folders, of_files in reversed(rules):
+        name = path[len(base) :]
+        for pattern in of_folders if folder else of_files:
+            found = pattern.match_file(name)
+            if found is not None and not found.match.groupdict().get("ps_d"):  # that is: a folder above it is meant
+                return bool(pattern.include)
     return False
 
 
 def _rules(base: str, text: str) -> _Rules:
-    return ((base, _spec(text)),) if text.strip() else ()
+    lines = [line.rstrip(" ") if line.rstrip(" ").endswith("/") else line for line in text.splitlines()]
+    of_folders = [line.removesuffix("/") for line in lines]
+    of_files = [line for line in lines if not line.endswith("/")]
+    return ((base, _patterns(of_folders), _patterns(of_files)),) if text.strip() else ()
 
 
-def _spec(text: str) -> GitIgnoreSpec:
-    try:
-        return GitIgnoreSpec.from_lines(text.splitlines())
-    except ValueError:  # one pattern is malformed: git ignores that line alone
-        return GitIgnoreSpec.from_lines(line for line in text.splitlines() if _sound(line))
+def _patterns(lines: Sequence[str]) -> _Patterns:
+    """The last first, for it decides. A malformed line is left out, as git does."""
+    spec = GitIgnoreSpec.from_lines(line for line in lines if _sound(line))
+    return tuple(each for each in reversed(list(spec.patterns)) if each.include is not None)
 
 
 def _sound(line: str) -> bool:

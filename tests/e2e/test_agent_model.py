@@ -127,7 +127,7 @@ def test_a_stream_tells_the_progress_and_then_the_report(agentd: Agentd, client:
     assert (agentd.workspace / "notes.txt").read_text() == "oats\n"
     task = newest(agentd)
     assert text == (
-        "notes.txt says oats now.\n\nVerified by checks that ran: notes.txt: passed\n\n"
+        "notes.txt says oats now.\n\nVerified by checks that ran: notes.txt contains 'oats': passed\n\n"
         f"Changed: notes.txt\n\n[agentd task {task}: verified]"
     )
     for line in ("plan: 1 step", "step 1: Change notes.txt", "edit_file: fs.read notes.txt, fs.write notes.txt"):

@@ -225,7 +225,7 @@ def test_a_terminal_shows_the_plan_and_obeys_no_answer(agentd: Agentd) -> None:
 def test_a_daemon_that_was_killed_is_followed_after_its_next_start(own: Agentd) -> None:
     own.ok("up")
     command = own.start("run", "Make new.txt", "--check", "sleep 2")
-    wait_for(lambda: (own.workspace / "new.txt").exists())
+    wait_for(lambda: "write_file: Created" in own.run("logs").stdout)  # and the check runs, for two seconds
     own.kill()
     (own.workspace / "new.txt").write_text("mine\n")
     own.ok("up")

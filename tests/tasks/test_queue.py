@@ -522,7 +522,15 @@ def test_the_morning_report_keeps_verified_and_claimed_apart(bench: Bench) -> No
     entry = page["other"][0]
     assert (entry["state"], entry["answer"], entry["reason"]) == ("failed", "42", "why")
     assert (entry["changed"], entry["seconds"], entry["tokens"]) == (["a"], 2.0, 15)
-    ran = {"target": "true", "by": "user", "passed": True, "detail": "exit 0", "code": None, "sha256": ""}
+    ran = {
+        "check": "true",
+        "target": "true",
+        "by": "user",
+        "passed": True,
+        "detail": "exit 0",
+        "code": None,
+        "sha256": "",
+    }
     assert entry["checks"] == [ran]
     assert page["waiting"] == [
         {"id": asked.id, "goal": "ask", "workspace": str(bench.workspace.resolve()), "question": "which?"}

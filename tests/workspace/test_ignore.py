@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agentd.workspace.paths import Workspace
@@ -85,8 +85,11 @@ PATTERNS = st.sampled_from(
 )
 
 
+@example(top=["*.log"], inner=["!*/"])
+@example(top=["/a", "!*/"], inner=[])
+@example(top=["*", "!*/"], inner=[])
 @given(top=st.lists(PATTERNS, max_size=4), inner=st.lists(PATTERNS, max_size=3))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_patterns_mean_what_git_makes_of_them(
     tmp_path_factory: pytest.TempPathFactory, top: list[str], inner: list[str]
 ) -> None:
