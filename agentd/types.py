@@ -698,6 +698,8 @@ class Scope:
     """What the owner of the task has said; only that can ask for what cannot be undone."""
     tainted: bool = False
     """The model has been shown what others wrote: names of files, their text, output of tools, pages."""
+    project: str = ""
+    """The policy of the workspace itself, as its file says it; it only takes away."""
 
 
 class Clock(Protocol):

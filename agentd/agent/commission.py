@@ -23,6 +23,8 @@ def commission(work: Work, missing: str) -> Commission:
         files=files,
         level=work.scope.level,
         origin=work.scope.origin,
+        workspace=work.scope.workspace,
+        project=work.scope.project,
         journal=work.scope.journal,
         key=work.key,
         model=work.model,

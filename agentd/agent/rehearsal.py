@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agentd.errors import Cancelled, Denied, ToolFailed
+from agentd.errors import BadInput, Cancelled, Denied, ToolFailed
+from agentd.tools.project import held
 from agentd.types import Clock, Journal, Report, Scope, Task, TaskState, ToolCall, ToolGate
 from agentd.workspace.previews import Previews
 from agentd.workspace.shadow import Shadows
@@ -56,11 +57,13 @@ class Rehearsal:
         state, answer, reason = TaskState.FAILED, "", ""
         changed: tuple[str, ...] = ()
         try:
-            result = self.gate.call(ToolCall(tool="apply_changes", args={"task": shown}), scope, "00001")
+            result = self.gate.call(ToolCall(tool="apply_changes", args={"task": shown}), held(scope), "00001")
             if result.ok:
                 state, answer, changed = TaskState.CLAIMED, result.text, result.changed
             else:
                 reason = result.text
+        except BadInput as error:
+            reason = str(error)
         except (Denied, Cancelled) as error:
             state = TaskState.DENIED if isinstance(error, Denied) else TaskState.CANCELLED
             reason = str(error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -41,6 +41,7 @@ from agentd.events import EventKind
 from agentd.plugins.forge import Forge, Made
 from agentd.policy.approvals import Approvals, State, question_asked
 from agentd.security.scan import redact
+from agentd.tools.project import held
 from agentd.tools.tool import Tool
 from agentd.types import (
     CheckResult,
@@ -111,6 +112,8 @@ class Runner:
         work = self._work(task, journal, cancel)
         outcomes: list[Outcome] = []
         try:
+            work.scope = held(work.scope)
+            work.task = replace(task, level=work.scope.level)
             chooser: Chooser = self._compact if work.is_compact("planner") else self._constrained
             plan = self._plan(work)
             if task.budget.steps == 0:

@@ -13,11 +13,13 @@ from agentd.app import App
 from agentd.errors import Denied
 from agentd.tasks.records import storable
 from agentd.tasks.request import accepted_workspace
+from agentd.tools.project import held
 from agentd.types import AccessLevel, Effect, JsonObject, Outcome, Plan, Scope, ToolCall, ToolResult, Verdict
 
 
 def run_tool(core: App, call: ToolCall, workspace: str, level: AccessLevel, cancel: threading.Event) -> ToolResult:
-    """Run a tool through the gate. Raises what the gate raises, and `BadInput` for what is no workspace."""
+    """Run a tool through the gate. Raises what the gate raises, and `BadInput` for what is no workspace, or has a
+    policy of its own that cannot be taken."""
     scope = Scope(
         task="",
         workspace=str(accepted_workspace(workspace).root),
@@ -25,7 +27,7 @@ def run_tool(core: App, call: ToolCall, workspace: str, level: AccessLevel, canc
         journal=DirectJournal(),
         cancel=cancel,
     )
-    result = core.gate.call(call, scope, f"direct-{secrets.token_hex(8)}")
+    result = core.gate.call(call, held(scope), f"direct-{secrets.token_hex(8)}")
     # Names of files may hold bytes that are no text, and an answer cannot carry them.
     sent = json.loads(storable(json.dumps({"data": result.data, "changed": result.changed}, ensure_ascii=False)))
     return replace(result, data=sent["data"], changed=tuple(sent["changed"]))

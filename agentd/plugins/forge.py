@@ -58,6 +58,8 @@ class Commission:
     pulse: Pulse = nothing
     owner: tuple[str, ...] = ()
     tainted: bool = False
+    workspace: str = ""
+    project: str = ""
     """See `types.Scope`."""
 
     def remember(self, do: Callable[[], JsonObject]) -> JsonObject:
@@ -385,7 +387,10 @@ class Forge:
 
     def _refuse_if_forbidden(self, piece: _Piece) -> None:
         action = Action(kind="plugin.install", target=piece.spec.name)
-        ruled = self._policy.decide(action, level=piece.commission.level, origin=piece.commission.origin)
+        order = piece.commission
+        ruled = self._policy.narrowed(order.project).decide(
+            action, level=order.level, origin=order.origin, workspace=order.workspace, tainted=order.tainted
+        )
         if ruled.ruling is Ruling.ALLOW and piece.commission.tainted:
             hosts = piece.spec.permissions.http
             ruled = asked_install(piece.commission.missing, hosts, piece.commission.owner) or ruled

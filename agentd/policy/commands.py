@@ -59,6 +59,8 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 _UP = re.compile(r"(?:^|[/\\])\.\.[ .]*(?:[/\\]|$)")
 _PLAIN = re.compile(r"[a-z0-9_+-]+(?:[./][a-z0-9_+-]+)*")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_WITH_VALUE = ("-c", "-C", "--git-dir", "--work-tree", "--namespace", "--config-env", "--attr-source", "--super-prefix")
+"""Options of git itself that take the next word."""
 _AWAY = re.compile(r"[/~]|\\\\|[A-Za-z]:[\\/]")
 
 
@@ -72,6 +74,8 @@ class Subject:
     """The words of a command, each ended by NUL, the first being `program`."""
     paths: tuple[str, ...] = ()
     """Folded: the path or name, or whatever in a command's words may be a path."""
+    git: str = ""
+    """The subcommand, where the program is git."""
     host: str = ""
     """HOST:PORT."""
     outside: bool = False
@@ -159,9 +163,20 @@ def _command_subject(argv: tuple[str, ...]) -> Subject:
     return Subject(
         program=program,
         line=END.join((program, *argv[1:], "")),
+        git=_subcommand(argv[1:]) if program == "git" else "",
         paths=tuple(map(fold, places)),
         outside=any(_AWAY.match(place) or _goes_up(place) for place in places),
     )
+
+
+def _subcommand(words: tuple[str, ...]) -> str:
+    """The first word that is neither an option of git itself nor the value of one."""
+    skip = False
+    for word in words:
+        if not skip and not word.startswith("-"):
+            return word
+        skip = not skip and word in _WITH_VALUE
+    return ""
 
 
 def _goes_up(path: str) -> bool:

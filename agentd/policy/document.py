@@ -10,25 +10,33 @@ from typing import NoReturn
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
 
 from agentd.errors import PolicyError
 
 _STRING = "tag:yaml.org,2002:str"
 _INTEGER = "tag:yaml.org,2002:int"
+_BOOLEANS = {"true": True, "false": False}
+MAX_BYTES = 1_000_000
 
 
 class Document:
     """One YAML 1.2 file; everything that is wrong with it is a `PolicyError` that names file and line."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, text: str | None = None) -> None:
+        """`text`: what stands in it, where it was read already."""
         self.path = path
-        try:
-            data = path.read_bytes().decode("utf-8-sig")
-        except FileNotFoundError:
-            raise PolicyError(f"{path} does not exist", hint="`agentd init` writes the default policies") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise PolicyError(f"{path} cannot be read: {error}") from None
-        self.root = self._compose(data)
+        self.root = self._compose(_read(path) if text is None else text)
+
+    def refuse_anchors(self) -> None:
+        """What stands in one place and holds in another is easily read wrong, and can grow without end."""
+        nodes = [self.root]
+        while nodes:
+            node = nodes.pop()
+            if node.anchor:
+                self.fail(node, f"the anchor &{node.anchor} is not taken here", "write it out in each place")
+            for child in node.value if not isinstance(node, ScalarNode) else ():
+                nodes += child if isinstance(child, tuple) else (child,)
 
     def where(self, node: Node) -> str:
         """`default.yaml:12`"""
@@ -83,6 +91,12 @@ class Document:
                 return int(digits)
         self.fail(node, f"{what} must be a whole number from {lowest} to {highest}, not {_shown(node)}")
 
+    def truth(self, node: Node, what: str) -> bool:
+        """`true` or `false`."""
+        if isinstance(node, ScalarNode) and node.style is None and node.value in _BOOLEANS:
+            return _BOOLEANS[node.value]
+        self.fail(node, f"{what} must be true or false, not {_shown(node)}")
+
     def choice(self, node: Node, what: str, choices: Collection[str]) -> str:
         """One of `choices`."""
         text = self.text(node, what)
@@ -97,11 +111,32 @@ class Document:
             mark = error.problem_mark or error.context_mark
             line = mark.line + 1 if mark else 1
             raise PolicyError(f"{self.path}:{line}: not YAML: {error.problem or error.context}") from None
-        except YAMLError as error:
-            raise PolicyError(f"{self.path}: not YAML: {error}") from None
+        except ReaderError as error:
+            line = data.count("\n", 0, error.position) + 1
+            raise PolicyError(f"{self.path}:{line}: not YAML: a character that no text holds") from None
+        except RecursionError:
+            raise PolicyError(f"{self.path}:1: lists and mappings stand too deep in each other") from None
+        except (YAMLError, ValueError) as error:
+            raise PolicyError(f"{self.path}:1: not YAML: {error}") from None
         if node is None:
-            raise PolicyError(f"{self.path} is empty", hint="`agentd init` writes the default policies")
+            raise PolicyError(f"{self.path}:1: the file is empty", hint="`agentd init` writes the default policies")
         return node
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise PolicyError(f"{path}:1: the file has more than {MAX_BYTES} bytes")
+        return data.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise PolicyError(f"{path} does not exist", hint="`agentd init` writes the default policies") from None
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise PolicyError(f"{path}:{line}: cannot be read: {error}") from None
+    except OSError as error:
+        raise PolicyError(f"{path} cannot be read: {error}") from None
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

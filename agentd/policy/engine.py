@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 from agentd.errors import PolicyError
-from agentd.policy.commands import KINDS, Shape, Subject, subject_of
+from agentd.policy.commands import KINDS, Shape, Subject, fold, subject_of
+from agentd.policy.project import Project, load_project
 from agentd.policy.rules import Level, Rule, load_levels, load_rules
 from agentd.policy.taint import RULE as TAINT
 from agentd.types import AccessLevel, Action, Decision, Origin, Ruling
@@ -19,6 +22,9 @@ DEFAULT = "default"
 """Name of the rule that decides when no other does."""
 RISKY = "risk"
 """Name of the rule that asks about what is allowed and yet has much risk."""
+_PROJECTS = 32
+"""With a policy of their own, that are kept ready."""
+_SITUATIONS = 5_000
 
 OUTSIDE = Decision(
     ruling=Ruling.DENY,
@@ -52,6 +58,9 @@ class _Situation(NamedTuple):
     origin: Origin
     program: str
     """One that some rule names, else empty."""
+    tainted: bool
+    workspace: str
+    """Folded; empty where no rule names any."""
 
 
 class _Candidates:
@@ -81,6 +90,10 @@ class PolicyEngine:
     def __init__(self, rules: tuple[Rule, ...], levels: tuple[Level, ...]) -> None:
         self.rules = rules + tuple(rule for level in levels for rule in level.rules)
         self.levels = levels
+        self.max_level = max(AccessLevel)
+        self._own = self.rules
+        self._by_workspace = any(rule.match.workspace is not None for rule in self.rules)
+        self._narrow = lru_cache(maxsize=_PROJECTS)(self._narrowed)
         self._programs = frozenset[str]().union(*(rule.match.programs or () for rule in self.rules))
         self._candidates: dict[_Situation, tuple[_Candidates, _Candidates]] = {}
         _refuse_same_ids(self.rules)
@@ -90,22 +103,45 @@ class PolicyEngine:
         """Read `default.yaml` and `levels.yaml` of a folder. `PolicyError` names file, line and what is wrong."""
         return cls(load_rules(folder / "default.yaml"), load_levels(folder / "levels.yaml"))
 
-    def decide(self, action: Action, *, level: AccessLevel, origin: Origin = Origin.API) -> Decision:
-        """The ruling of the strictest rule that matches (deny before ask before allow)."""
-        subject = subject_of(action)
-        decision = self._decide(action.kind, subject, level, origin)
-        return decision or self._default(action, subject, level, origin)
+    def narrowed(self, project: str) -> PolicyEngine:
+        """The engine for a project with this policy of its own; `PolicyError` for one that cannot be taken."""
+        return self._narrow(project) if project else self
 
-    def _decide(self, kind: str, subject: Subject, level: AccessLevel, origin: Origin) -> Decision | None:
+    def _narrowed(self, text: str) -> PolicyEngine:
+        return _Narrowed(self, load_project(text))
+
+    def decide(
+        self,
+        action: Action,
+        *,
+        level: AccessLevel,
+        origin: Origin = Origin.API,
+        workspace: str = "",
+        tainted: bool = False,
+    ) -> Decision:
+        """The ruling of the strictest rule that matches (deny before ask before allow).
+
+        `tainted`: the task has read what others wrote.
+        """
+        situation = self._situation(action, level, origin, workspace, tainted)
+        subject = subject_of(action)
+        return self._decide(situation, subject) or self._default(action, situation, subject)
+
+    def _situation(
+        self, action: Action, level: AccessLevel, origin: Origin, workspace: str, tainted: bool
+    ) -> _Situation:
+        return _Situation(action.kind, level, origin, "", tainted, fold(workspace) if self._by_workspace else "")
+
+    def _decide(self, situation: _Situation, subject: Subject) -> Decision | None:
         if subject.malformed:
             return Decision(ruling=Ruling.DENY, rule="malformed", because=subject.malformed, risk=90)
         program = subject.program if subject.program in self._programs else ""
-        refusing, others = self._rules_for(_Situation(kind, level, origin, program))
+        refusing, others = self._rules_for(situation._replace(program=program))
         denied = refusing.first(subject)
         if denied is not None:
             return denied
         # What the owner typed as a check may name anything; all else stays inside whatever the rules say.
-        if subject.outside and kind != "check.exec":
+        if subject.outside and situation.kind != "check.exec":
             return OUTSIDE
         return others.first(subject)
 
@@ -113,17 +149,19 @@ class PolicyEngine:
         """The rules that may match: those that deny, and the others with the stricter first."""
         found = self._candidates.get(situation)
         if found is None:
-            fitting = [rule for rule in self.rules if _holds(rule, situation)]
+            if len(self._candidates) >= _SITUATIONS:
+                self._candidates.clear()
+            fitting = [_in_place(rule, situation.origin) for rule in self._own if _holds(rule, situation)]
             fitting.sort(key=lambda rule: _STRICTNESS[rule.decision.ruling])
             denying = sum(rule.decision.ruling is Ruling.DENY for rule in fitting)
             found = _Candidates(fitting[:denying]), _Candidates(fitting[denying:])
             self._candidates[situation] = found
         return found
 
-    def _default(self, action: Action, subject: Subject, level: AccessLevel, origin: Origin) -> Decision:
-        return Decision(ruling=Ruling.DENY, rule=DEFAULT, because=self._why(action, subject, level, origin), risk=90)
+    def _default(self, action: Action, situation: _Situation, subject: Subject) -> Decision:
+        return Decision(ruling=Ruling.DENY, rule=DEFAULT, because=self._why(action, situation, subject), risk=90)
 
-    def _why(self, action: Action, subject: Subject, level: AccessLevel, origin: Origin) -> str:
+    def _why(self, action: Action, situation: _Situation, subject: Subject) -> str:
         """What the owner could change, since no rule speaks of the action."""
         if action.kind not in KINDS:
             return f"No rule knows the action {action.kind!r}, and what no rule allows is denied."
@@ -137,14 +175,46 @@ class PolicyEngine:
                 f"No rule of this home speaks of {action.kind}, as in homes that are older than plugins; "
                 f"this line below a level of policies/levels.yaml allows it: {_RULE.format(kind=action.kind)}"
             )
+        level = situation.level
         here = self.levels[level].name
         for higher in self.levels[level + 1 :]:
-            decision = self._decide(action.kind, subject, higher.level, origin)
+            decision = self._decide(situation._replace(level=higher.level), subject)
             if decision is not None and decision.ruling is not Ruling.DENY:
                 return (
                     f"Level {int(level)} ({here}) does not include it; level {int(higher.level)} ({higher.name}) does."
                 )
         return f"No rule allows it at level {int(level)} ({here}) or above, and what no rule allows is denied."
+
+
+class _Narrowed(PolicyEngine):
+    """The rules of the home, and what a project takes away from them."""
+
+    def __init__(self, home: PolicyEngine, project: Project) -> None:
+        super().__init__(project.rules, ())
+        self._home = home
+        self.rules, self.levels, self.max_level = home.rules + project.rules, home.levels, project.max_level
+
+    def decide(
+        self,
+        action: Action,
+        *,
+        level: AccessLevel,
+        origin: Origin = Origin.API,
+        workspace: str = "",
+        tainted: bool = False,
+    ) -> Decision:
+        """The stricter of both: what the home denies or asks about is not its project's to allow."""
+        level = min(level, self.max_level)
+        home = self._home.decide(action, level=level, origin=origin, workspace=workspace, tainted=tainted)
+        situation = self._situation(action, level, origin, workspace, tainted)
+        own = self._decide(situation, subject_of(action))
+        return own if own is not None and _STRICTNESS[own.ruling] < _STRICTNESS[home.ruling] else home
+
+
+def _in_place(rule: Rule, origin: Origin) -> Rule:
+    """The rule as it is for a task of this origin: nobody waits for those that begin by themselves."""
+    alone = origin in (Origin.WATCH, Origin.SCHEDULE)
+    return replace(rule, decision=rule.unattended) if alone and rule.unattended is not None else rule
 
 
 def _holds(rule: Rule, situation: _Situation) -> bool:
@@ -154,6 +224,8 @@ def _holds(rule: Rule, situation: _Situation) -> bool:
         and (rule.match.programs is None or situation.program in rule.match.programs)
         and lowest <= situation.level <= highest
         and situation.origin in rule.match.origins
+        and (rule.match.taint is None or rule.match.taint is situation.tainted)
+        and (rule.match.workspace is None or rule.match.workspace.fullmatch(situation.workspace) is not None)
     )
 
 

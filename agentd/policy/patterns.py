@@ -74,14 +74,28 @@ def _glob(glob: str) -> tuple[str, str]:
         return "", ".*"
     name = glob.removeprefix("**/")
     inner = name.removesuffix("/**")
-    body = "".join(_glob_part(part) for part in re.split(r"(/\*\*/|\*\*|\*|\?)", inner))
+    body = "/(?:.*/)?".join(map(_glob_part, inner.split("/**/")))
     return "" if name == glob else "(?:.*/)?", body + ("" if inner == name else "(?:/.*)?")
 
 
 def _glob_part(part: str) -> str:
-    if part == "**":
+    if "**" in part:
         raise PatternError("'**' must be a whole name of a path, as in 'src/**/*.py'")
-    return {"/**/": "/(?:.*/)?", "*": "[^/]*", "?": "[^/]"}.get(part) or re.escape(part)
+    pieces = ["[^/]".join(map(re.escape, piece.split("?"))) for piece in part.split("*")]
+    return _chain(pieces, "[^/]")
+
+
+def _chain(pieces: Sequence[str], character: str) -> str:
+    """The pieces in their order, with any characters between two.
+
+    What lies between is taken up to the first place of the next piece, and never tried again: a later place cannot fit
+    where the first does not, and to try them all would take as long as whoever wrote the pattern likes.
+    """
+    first, *rest = pieces
+    if not rest:
+        return first
+    middle = "".join(f"(?>{character}*?{piece})" for piece in rest[:-1])
+    return f"{first}{middle}{character}*{rest[-1]}"
 
 
 def _element(part: str | Sequence[str]) -> str:
@@ -105,7 +119,7 @@ def _words(alternatives: str) -> str:
     words = alternatives.split("|")
     if not all(words):
         raise PatternError(f"{alternatives!r} has an empty alternative; use a list for words that hold '|'")
-    return "|".join(f"[^{END}]*".join(re.escape(text) for text in word.split("*")) for word in words)
+    return "|".join(_chain([re.escape(text) for text in word.split("*")], f"[^{END}]") for word in words)
 
 
 def _rest(flags: Sequence[str], operands: str | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ruamel.yaml.nodes import Node, ScalarNode, SequenceNode
@@ -19,7 +19,7 @@ from agentd.types import AccessLevel, Action, Decision, Origin, Ruling
 _RISKS = {Ruling.ALLOW: 10, Ruling.ASK: 50, Ruling.DENY: 90}
 """Where a rule names none."""
 
-_PATTERNS = ("argv", "path", "host", "name")
+_PATTERNS = ("argv", "path", "host", "name", "git")
 
 Span = tuple[AccessLevel, AccessLevel]
 _ALL: Span = (min(AccessLevel), max(AccessLevel))
@@ -40,12 +40,20 @@ class Match:
     """Of a path, or of the name that an action is about."""
     not_path: re.Pattern[str] | None = None
     host: re.Pattern[str] | None = None
+    git: frozenset[str] | None = None
+    """Subcommands of git."""
+    workspace: re.Pattern[str] | None = None
+    """Of the folded path of the workspace."""
+    taint: bool | None = None
+    """Whether the task has read what others wrote; None when that does not matter."""
     shown: str = ""
     """The pattern as it was written."""
 
     def covers(self, subject: Subject) -> bool:
         """Whether an action of one of `kinds` fits."""
         if self.argv is not None and not self.argv.fullmatch(subject.line):
+            return False
+        if self.git is not None and subject.git not in self.git:
             return False
         if self.host is not None:
             return self.host.fullmatch(subject.host) is not None
@@ -66,6 +74,8 @@ class Rule:
     examples: tuple[str, ...]
     counterexamples: tuple[str, ...]
     source: str
+    unattended: Decision | None = None
+    """In place of `decision` where nobody waits for the task."""
 
     @property
     def id(self) -> str:
@@ -85,7 +95,7 @@ class Level:
 def load_rules(path: Path) -> tuple[Rule, ...]:
     """The rules of a file that hold at every level unless they say otherwise."""
     document = Document(path)
-    return tuple(_rule(document, node, None) for node in document.items(document.root, "the file"))
+    return tuple(read_rule(document, node) for node in document.items(document.root, "the file"))
 
 
 def load_levels(path: Path) -> tuple[Level, ...]:
@@ -108,24 +118,29 @@ def _level(document: Document, node: Node, number: int) -> Level:
         level=level,
         name=document.text(parts["name"], "name"),
         about=document.text(parts["about"], "about"),
-        rules=tuple(_rule(document, rule, level) for rule in document.items(parts["rules"], "rules")),
+        rules=tuple(read_rule(document, rule, level) for rule in document.items(parts["rules"], "rules")),
     )
 
 
-def _rule(document: Document, node: Node, level: AccessLevel | None) -> Rule:
-    parts = document.entries(node, "a rule", ("match", "decision", "because", "examples"), ("id", "risk"))
+def read_rule(document: Document, node: Node, level: AccessLevel | None = None) -> Rule:
+    """One rule; `level`: the one that it stands under."""
+    optional = ("id", "risk", "unattended")
+    parts = document.entries(node, "a rule", ("match", "decision", "because", "examples"), optional)
     ruling = Ruling(document.choice(parts["decision"], "decision", list(Ruling)))
     risk = document.number(parts["risk"], "risk", 0, 100) if "risk" in parts else _RISKS[ruling]
     examples = document.entries(parts["examples"], "examples", ("match", "not_match"), ())
     source = document.where(node)
+    decision = Decision(
+        ruling=ruling,
+        rule=document.text(parts["id"], "id") if "id" in parts else source,
+        because=document.text(parts["because"], "because"),
+        risk=risk,
+    )
+    match = _match(document, parts["match"], ruling, level)
     rule = Rule(
-        match=_match(document, parts["match"], ruling, level),
-        decision=Decision(
-            ruling=ruling,
-            rule=document.text(parts["id"], "id") if "id" in parts else source,
-            because=document.text(parts["because"], "because"),
-            risk=risk,
-        ),
+        match=match,
+        decision=decision,
+        unattended=_unattended(document, parts["unattended"], decision, match) if "unattended" in parts else None,
         examples=tuple(document.texts(examples["match"], "match")),
         counterexamples=tuple(document.texts(examples["not_match"], "not_match")),
         source=source,
@@ -136,7 +151,7 @@ def _rule(document: Document, node: Node, level: AccessLevel | None) -> Rule:
 
 
 def _match(document: Document, node: Node, ruling: Ruling, level: AccessLevel | None) -> Match:
-    optional = ("argv", "flags", "operands", "path", "not_path", "name", "host", "level", "origin")
+    optional = (*_PATTERNS, "flags", "operands", "not_path", "level", "origin", "workspace", "taint")
     parts = document.entries(node, "match", ("action",), optional)
     kinds = _kinds(document, parts["action"])
     shapes = {KINDS[kind] for kind in kinds}
@@ -147,11 +162,14 @@ def _match(document: Document, node: Node, ruling: Ruling, level: AccessLevel | 
         kinds=kinds,
         span=_span(document, parts.get("level"), level),
         origins=_origins(document, parts.get("origin")),
-        programs=programs_of(_words(document, parts["argv"])[0]) if "argv" in parts else None,
+        programs=_programs(document, parts),
         argv=_argv(document, parts) if "argv" in parts else None,
         path=_globs(document, places) if (places := parts.get("path") or parts.get("name")) else None,
         not_path=_globs(document, parts["not_path"]) if "not_path" in parts else None,
         host=_hosts(document, parts["host"]) if "host" in parts else None,
+        git=frozenset(_subcommands(document, parts["git"])) if "git" in parts else None,
+        workspace=_workspaces(document, parts["workspace"]) if "workspace" in parts else None,
+        taint=document.truth(parts["taint"], "taint") if "taint" in parts else None,
         shown=_shown(next((parts[key] for key in _PATTERNS if key in parts), None)),
     )
 
@@ -174,11 +192,15 @@ def _check_shape(document: Document, node: Node, parts: dict[str, Node], shapes:
         document.fail(parts["name"], "name is for actions on what has a name, such as plugins")
     if "host" in parts and shapes != {Shape.HOST}:
         document.fail(parts["host"], "host is for actions on servers")
+    if "git" in parts and shapes != {Shape.ARGV}:
+        document.fail(parts["git"], "git is for actions that run a command")
+    if "git" in parts and "argv" not in parts and ruling is Ruling.ALLOW:
+        document.fail(parts["git"], "a command is not allowed by its subcommand alone", "allow it by argv")
     if "path" in parts and Shape.ARGV in shapes and ruling is Ruling.ALLOW:
         document.fail(parts["path"], "a command is not allowed by one path that it names", "allow it by argv")
     if shapes != {Shape.BARE} and not parts.keys() & set(_PATTERNS):
         document.fail(
-            node, "match lacks a pattern", "add path, argv ('**' means any), host (servers) or name (plugins)"
+            node, "match lacks a pattern", "add path, argv ('**' means any), git, host (servers) or name (plugins)"
         )
     for key, needed in (("flags", "argv"), ("operands", "argv"), ("not_path", "path")):
         if key in parts and needed not in parts:
@@ -186,10 +208,10 @@ def _check_shape(document: Document, node: Node, parts: dict[str, Node], shapes:
 
 
 def _check_host(document: Document, node: Node, parts: dict[str, Node], level: AccessLevel | None) -> None:
-    """What leaves the machine is no matter of a task's level or origin: such a rule would look narrower than it is."""
+    """What leaves the machine is no matter of a single task: such a rule would look narrower than it is."""
     if level is not None:
         document.fail(node, "a rule for servers holds at every level", "move it to default.yaml")
-    for key in ("level", "origin"):
+    for key in ("level", "origin", "workspace", "taint"):
         if key in parts:
             document.fail(parts[key], f"{key} does not go with servers", "leave it out")
 
@@ -211,6 +233,41 @@ def _origins(document: Document, node: Node | None) -> frozenset[Origin]:
         return frozenset(Origin)
     nodes = document.items(node, "origin") if isinstance(node, SequenceNode) else [node]
     return frozenset(Origin(document.choice(item, "origin", list(Origin))) for item in nodes)
+
+
+def _unattended(document: Document, node: Node, decision: Decision, match: Match) -> Decision:
+    """What becomes of a question that nobody is there to answer."""
+    told = document.choice(node, "unattended", ("park", "deny"))
+    if decision.ruling is not Ruling.ASK:
+        document.fail(node, "unattended goes with the decision ask", "leave it out")
+    if any(KINDS[kind] is Shape.HOST for kind in match.kinds):
+        document.fail(node, "unattended does not go with servers", "leave it out")
+    if told == "park":
+        return decision
+    because = f"{decision.because} A person would be asked, but nobody waits for this task."
+    return replace(decision, ruling=Ruling.DENY, because=because)
+
+
+def _programs(document: Document, parts: dict[str, Node]) -> frozenset[str] | None:
+    if "argv" in parts:
+        return programs_of(_words(document, parts["argv"])[0])
+    return frozenset({"git"}) if "git" in parts else None
+
+
+def _subcommands(document: Document, node: Node) -> list[str]:
+    found = [name for text in document.texts(node, "git") for name in text.split("|")]
+    for name in found:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
+            document.fail(node, f"{name!r} is no subcommand of git", "one name, or several as 'push|fetch'")
+    return found
+
+
+def _workspaces(document: Document, node: Node) -> re.Pattern[str]:
+    globs = document.texts(node, "workspace")
+    for glob in globs:
+        if not glob.startswith(("/", "**/")):
+            document.fail(node, f"{glob!r} is no absolute path", "begin it with '/' or '**/'")
+    return _compiled(document, node, lambda: path_pattern([glob.removeprefix("/") for glob in globs]))
 
 
 def _argv(document: Document, parts: dict[str, Node]) -> re.Pattern[str]:

@@ -107,7 +107,7 @@ class Judgement:
     def _rule_on(self, action: Action) -> Decision:
         scope = self.order.scope
         own = self.own.refusal(action, Path(scope.workspace))
-        return own or self.policy.decide(action, level=scope.level, origin=scope.origin)
+        return own or self._ruled(action, scope.level)
 
     def _untrusted(self, actions: tuple[Action, ...], beside: tuple[Action, ...]) -> tuple[Action, Decision] | None:
         """What a person has to allow because a stranger may have asked for it."""
@@ -126,7 +126,14 @@ class Judgement:
     def _quiet(self, action: Action) -> bool:
         """Whether it only runs tests or linters, or looks at the repository."""
         level = min(self.order.scope.level, AccessLevel.RUN_TESTS)
-        return self.policy.decide(action, level=level, origin=self.order.scope.origin).ruling is Ruling.ALLOW
+        return self._ruled(action, level).ruling is Ruling.ALLOW
+
+    def _ruled(self, action: Action, level: AccessLevel) -> Decision:
+        """What the rules of the home and of the project say."""
+        scope = self.order.scope
+        return self.policy.narrowed(scope.project).decide(
+            action, level=level, origin=scope.origin, workspace=scope.workspace, tainted=scope.tainted
+        )
 
 
 def _too_risky(risk: Risk, limit: int) -> str:

@@ -235,3 +235,88 @@ def test_a_step_that_is_cut_short_leaves_nothing_broken(agent, last, budget, tol
     assert report.state is TaskState.ROLLED_BACK
     assert told in report.reason
     assert (agent.folder / "a.txt").read_text() == "good\n"
+
+
+# the project's own policy ---------------------------------------------------------------------------------------------
+
+NO_DOCS = """\
+- match: {action: fs.write, path: ["docs/**"]}
+  decision: deny
+  because: The pages are made.
+  examples: {match: [docs/a.md], not_match: [src/a.py]}
+"""
+
+
+def policy(agent, text):
+    (agent.folder / ".agentd").mkdir()
+    (agent.folder / ".agentd" / "policy.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+
+
+def test_a_project_s_policy_takes_away(agent):
+    policy(agent, NO_DOCS)
+    refused = write("docs/x.md", "1")
+    model = Words(one_step("write the file"), *refused, *write("x.md", "1"), "answer", "Wrote x.md.", DONE)
+    report = agent.run(model, level=1)
+    assert (report.state, report.changed) == (TaskState.CLAIMED, ("x.md",))
+    assert not (agent.folder / "docs").exists()
+    (denied,) = [
+        record.data
+        for record in agent.app.audit.tail(100, agent.task.id)
+        if record.kind == "tool.decided" and record.data["decision"] == "deny"
+    ]
+    assert (denied["rule"], denied["because"]) == (".agentd/policy.yaml:1", "The pages are made.")
+
+
+def test_a_project_s_policy_lowers_the_level_and_never_raises_it(agent):
+    policy(agent, "max_level: 0\n")
+    model = Words(one_step("write the file x.txt"), *write("x.txt", "1"), "answer", "It may not be.", DONE)
+    agent.run(model, level=2)
+    assert not (agent.folder / "x.txt").exists()
+    levels = [r.data["level"] for r in agent.app.audit.tail(100, agent.task.id) if r.kind == "tool.decided"]
+    assert levels
+    assert set(levels) == {0}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("max_level: 9\n", ".agentd/policy.yaml:1: max_level"),
+        (NO_DOCS.replace("deny", "allow"), ".agentd/policy.yaml:2: a project allows nothing"),
+        ("max_level: 1\nbackends: []\n", ".agentd/policy.yaml:2: the file has the unknown key 'backends'"),
+        ("", "empty"),
+        (b"max_level: 1\n\xff\n", ".agentd/policy.yaml:2: it is no text"),
+        ("# " + "x" * 70_000, "cannot be read"),
+    ],
+)
+def test_a_project_s_policy_that_cannot_be_taken_ends_the_task_before_work(agent, text, told):
+    policy(agent, text)
+    model = Words(one_step("write the file x.txt"), *write("x.txt", "1"), "answer", "Done.", DONE)
+    report = agent.run(model)
+    assert report.state is TaskState.FAILED
+    assert told in report.reason
+    assert model.asked == []
+    assert not (agent.folder / "x.txt").exists()
+
+
+def test_a_project_s_policy_is_not_read_from_elsewhere(agent, tmp_path):
+    (agent.folder / ".agentd").mkdir()
+    (tmp_path / "elsewhere.yaml").write_text("max_level: 4\n")
+    (agent.folder / ".agentd" / "policy.yaml").symlink_to(tmp_path / "elsewhere.yaml")
+    report = agent.run(Words(one_step(), "answer", "Done."))
+    assert report.state is TaskState.DENIED
+    assert "leads out of the workspace" in report.reason
+
+
+def test_a_project_s_policy_is_frozen_when_the_task_begins(agent):
+    """A program that a task runs cannot loosen what binds the task, and a crash does not read it again."""
+    policy(agent, NO_DOCS)
+    model = Words(one_step("write the file"), *write("docs/x.md", "1"), "answer", "It may not be.", DONE)
+    keep = model.chat
+
+    def chat(*args, **kwargs):
+        (agent.folder / ".agentd" / "policy.yaml").write_text("max_level: 4\n")
+        return keep(*args, **kwargs)
+
+    model.chat = chat
+    agent.run(model, level=1)
+    assert not (agent.folder / "docs").exists()
