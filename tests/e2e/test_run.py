@@ -18,6 +18,8 @@ from tests.e2e.harness import Agentd, Terminal, wait_for
 pytestmark = pytest.mark.e2e
 
 WORDS = """
+- when: Does what was done give
+  replies: [&yes {done: true}, *yes, *yes]
 - when: What does notes.txt say
   replies: [{steps: [{intent: Read notes.txt}]}, read_file, {path: notes.txt}, answer, It says milk., {done: true}]
 - when: Make new.txt
@@ -225,7 +227,8 @@ def test_a_terminal_shows_the_plan_and_obeys_no_answer(agentd: Agentd) -> None:
 def test_a_daemon_that_was_killed_is_followed_after_its_next_start(own: Agentd) -> None:
     own.ok("up")
     command = own.start("run", "Make new.txt", "--check", "sleep 2")
-    wait_for(lambda: "write_file: Created" in own.run("logs").stdout)  # and the check runs, for two seconds
+    # The check runs before the first change and after the last step; there it is met.
+    wait_for(lambda: own.run("logs").stdout.count("ToolDecided tool=check_command") == 2)
     own.kill()
     (own.workspace / "new.txt").write_text("mine\n")
     own.ok("up")
