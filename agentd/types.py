@@ -698,6 +698,8 @@ class Scope:
     """What the owner of the task has said; only that can ask for what cannot be undone."""
     tainted: bool = False
     """The model has been shown what others wrote: names of files, their text, output of tools, pages."""
+    step: int = 0
+    """Of the plan, from 1; 0 outside any."""
     project: str = ""
     """The policy of the workspace itself, as its file says it; it only takes away."""
 

@@ -200,6 +200,7 @@ class Runner:
 
     def _step(self, work: Work, chooser: Chooser, number: int, step: Step) -> Outcome:
         work.scope.journal.step_started(number)
+        work.scope = replace(work.scope, step=number)
         mark = work.remember(lambda: {"mark": self.ledger.mark(work.task.id) if self.ledger else 0})["mark"]
         self.emit(EventKind.STEP_STARTED, work.task.id, {"step": number, "intent": step.intent})
         try:
@@ -213,6 +214,7 @@ class Runner:
         if outcome.state is StepState.FAILED and (broken := work.verification.broken()):
             raise RolledBack(f"{describe(broken)}\n{self._put_back(work, work.key(), mark)}", hint=_shows(work))
         work.verification.step_done()
+        work.scope = replace(work.scope, step=0)
         return outcome
 
     def _not_left_broken(self, work: Work, mark: int, why: AgentdError) -> None:
@@ -249,7 +251,9 @@ class Runner:
         """The last step once more, with what is to be mended."""
         number, step = len(plan.steps), plan.steps[-1]
         work.scope.journal.step_started(number)
+        work.scope = replace(work.scope, step=number)
         outcome = judge(work, step, self._tried(work, chooser, step, advice=advice))
+        work.scope = replace(work.scope, step=0)
         work.scope.journal.step_ended(number, outcome)
         return outcome
 

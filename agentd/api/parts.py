@@ -10,10 +10,11 @@ from pydantic import Field
 
 from agentd.api.deps import Body, Core
 from agentd.api.direct import level_of, run_tool
-from agentd.api.shapes import decision_json, rules_json
+from agentd.api.shapes import judged_json, policy_of, rules_json
 from agentd.app import App
 from agentd.errors import BadInput, NotFound
 from agentd.policy.commands import action_of
+from agentd.tasks.request import accepted_workspace
 from agentd.tools.tool import Tool
 from agentd.types import AccessLevel, ToolCall, ToolResult
 
@@ -36,6 +37,9 @@ class PolicyQuestion(Body):
     command: str | None = None
     action: str | None = None
     level: AccessLevel | None = None
+    workspace: str | None = None
+    """Whose own policy counts too."""
+    tainted: bool = False
 
 
 @router.get("/tools")
@@ -91,15 +95,18 @@ def policy_check(core: Core, body: PolicyQuestion) -> dict[str, Any]:
         raise BadInput("give either command or action")
     level = level_of(core, body.level)
     action = action_of(body.command if body.command is not None else body.action or "")
-    return decision_json(action, level, core.policy.decide(action, level=level))
+    root = accepted_workspace(body.workspace).root if body.workspace is not None else None
+    policy = policy_of(core.policy, root)
+    return judged_json(policy, action, level, workspace=str(root or ""), tainted=body.tainted)
 
 
 @router.get("/policy/explain")
-def policy_explain(core: Core, task: str) -> list[dict[str, Any]]:
-    """Every decision that was made in a task, with its rule and reason."""
+def policy_explain(core: Core, task: str, step: Annotated[int | None, Query(ge=1)] = None) -> list[dict[str, Any]]:
+    """Every decision of a task, or of one of its steps: rule, reason, risk and what a person answered."""
     core.queue.get(task)
     records = core.audit.tail(_EVERYTHING, task)
-    return [asdict(record) for record in records if record.kind == "tool.decided"]
+    decided = [record for record in records if record.kind == "tool.decided"]
+    return [asdict(record) for record in decided if step is None or record.data.get("step") == step]
 
 
 def _tool(core: App, name: str) -> Tool:

@@ -4,37 +4,46 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
 
-from agentd.api.shapes import decision_json, rules_json
+from agentd.api.shapes import judged_json, policy_of, rules_json
 from agentd.cli import output
 from agentd.cli.client import Client, endpoint, home_of
 from agentd.cli.options import Group, Invocation, command
+from agentd.cli.policy_test import failures, read_cases
 from agentd.config import load_settings
-from agentd.errors import BadInput
+from agentd.errors import BadInput, PolicyError
 from agentd.policy.commands import action_of
 from agentd.policy.engine import PolicyEngine
 from agentd.types import AccessLevel
+from agentd.workspace.paths import Workspace
 
 _EXIT = {"allow": 0, "deny": 5, "ask": 6}
+
+_workspace = click.option("-w", "--workspace", metavar="DIR", help="A project whose own policy counts too.")
 
 group = Group("policy", help="The rules that decide what may be done.")
 
 
 @command("show")
 @click.option("--level", type=click.IntRange(0, 4), help="Only what holds at this level.")
-def show(invocation: Invocation, level: int | None) -> None:
+@_workspace
+def show(invocation: Invocation, level: int | None, workspace: str | None) -> None:
     """The levels and the rules, with their reasons and examples."""
-    found = rules_json(PolicyEngine.load(home_of(invocation).policies_dir))
+    found = rules_json(policy_of(PolicyEngine.load(home_of(invocation).policies_dir), _root(workspace)))
     if level is not None:
         found["rules"] = [rule for rule in found["rules"] if rule["levels"][0] <= level <= rule["levels"][1]]
     if invocation.json:
         output.data_json(found)
         return
     lines = [f"level {each['level']}  {each['name']}: {each['about']}" for each in found["levels"]]
+    if found["max_level"] < max(AccessLevel):
+        lines.append(f"this project takes no task above level {found['max_level']}")
     for rule in found["rules"]:
         lines += ["", *_rule_lines(rule)]
     output.data("\n".join(lines))
@@ -43,7 +52,9 @@ def show(invocation: Invocation, level: int | None) -> None:
 @command("check", context_settings={"ignore_unknown_options": True})
 @click.argument("what", nargs=-1, required=True, metavar="COMMAND|ACTION|-")
 @click.option("--level", type=click.IntRange(0, 4), help="Access level (else the configured one).")
-def check(invocation: Invocation, what: tuple[str, ...], level: int | None) -> int:
+@click.option("--taint", is_flag=True, help="As for a task that has read what others wrote.")
+@_workspace
+def check(invocation: Invocation, what: tuple[str, ...], level: int | None, taint: bool, workspace: str | None) -> int:
     """What policy would say to a command ('git push --force') or an action (fs.write src/a.py).
 
     Needs no daemon. Exit code 0 for allow, 5 for deny, 6 for ask. With - every line of stdin is judged, each
@@ -52,12 +63,14 @@ def check(invocation: Invocation, what: tuple[str, ...], level: int | None) -> i
     home = home_of(invocation)
     engine = PolicyEngine.load(home.policies_dir)
     used = AccessLevel(load_settings(home.home).policy.default_level if level is None else level)
+    root = _root(workspace)
+    judge = partial(judged_json, policy_of(engine, root), level=used, workspace=str(root or ""), tainted=taint)
     if what == ("-",):
         for line in sys.stdin:
             if line.strip():
-                output.data_json(_judge_line(engine, line.rstrip("\n"), used))
+                output.data_json(_judge_line(judge, line.rstrip("\n"), used))
         return 0
-    judged = _judge(engine, what[0] if len(what) == 1 else shlex.join(what), used)
+    judged = judge(action=action_of(what[0] if len(what) == 1 else shlex.join(what)))
     if invocation.json:
         output.data_json(judged)
     else:
@@ -68,30 +81,55 @@ def check(invocation: Invocation, what: tuple[str, ...], level: int | None) -> i
 
 @command("explain")
 @click.argument("task", metavar="TASK")
-def explain(invocation: Invocation, task: str) -> None:
-    """Every decision that was made in a task, with its rule and reason."""
-    records = Client(endpoint(invocation)).get("/api/policy/explain", task=task)
+@click.argument("step", type=click.IntRange(1), required=False, metavar="[STEP]")
+def explain(invocation: Invocation, task: str, step: int | None) -> None:
+    """Every decision that was made in a task, or in one step of it: rule, reason, risk and what a person answered."""
+    asked = {} if step is None else {"step": str(step)}
+    records = Client(endpoint(invocation)).get("/api/policy/explain", task=task, **asked)
     if invocation.json:
         output.data_json(records)
         return
     for record in records:
         output.data(output.harmless("\n".join(_decision_lines(record["data"]))))
     if not records and not invocation.quiet:
-        output.note(f"task {task} has asked for nothing")
+        where = f"task {task}" if step is None else f"step {step} of task {task}"
+        output.note(f"{where} has asked for nothing")
 
 
-def _judge(engine: PolicyEngine, text: str, level: AccessLevel) -> dict[str, Any]:
-    action = action_of(text)
-    return decision_json(action, level, engine.decide(action, level=level))
+@command("test")
+@click.argument("file", required=False, type=click.Path(path_type=Path), metavar="[FILE]")
+@_workspace
+def test(invocation: Invocation, file: Path | None, workspace: str | None) -> int:
+    """Whether all rules fit their own examples, and the cases of FILE are decided as they expect.
+
+    A case is a line: LEVEL DECISION COMMAND, as in `2 deny git push`. Exit code 1 when any fails. Needs no daemon.
+    """
+    cases = read_cases(file) if file is not None else []
+    try:
+        engine = policy_of(PolicyEngine.load(home_of(invocation).policies_dir), _root(workspace))
+        failed = list(failures(engine, cases))
+    except (PolicyError, BadInput) as error:  # the examples are looked at whenever rules are read
+        engine, failed = PolicyEngine((), ()), [str(error)]
+    examples = sum(len(rule.examples) + len(rule.counterexamples) for rule in engine.rules)
+    if invocation.json:
+        output.data_json({"examples": examples, "cases": len(cases), "failed": failed})
+    else:
+        output.data("\n".join([*failed, f"{examples} examples and {len(cases)} cases, {len(failed)} failed"]))
+    return 1 if failed else 0
 
 
-def _judge_line(engine: PolicyEngine, line: str, level: AccessLevel) -> dict[str, Any]:
+def _judge_line(judge: Callable[..., dict[str, Any]], line: str, level: AccessLevel) -> dict[str, Any]:
     """A line that is no command is denied, and does not keep the others from their answers."""
     try:
-        return {"input": line} | _judge(engine, line, level)
+        action = action_of(line)
     except BadInput as error:
         judged = {"action": "", "level": int(level), "decision": "deny", "rule": "malformed", "because": error.message}
         return {"input": line} | judged | {"risk": 90}
+    return {"input": line} | judge(action=action)
+
+
+def _root(workspace: str | None) -> Path | None:
+    return Workspace(Path(workspace).expanduser()).root if workspace is not None else None
 
 
 def _rule_lines(rule: Mapping[str, Any]) -> list[str]:
@@ -104,9 +142,13 @@ def _rule_lines(rule: Mapping[str, Any]) -> list[str]:
 
 def _decision_lines(data: Mapping[str, Any]) -> list[str]:
     touched = ", ".join(data["actions"]) or "nothing"
-    head = f"{data['decision']}: {data['tool']} ({touched}) at level {data['level']}"
-    return [head, f"       rule {data['rule']}, risk {data['risk']}: {data['because']}"]
+    step = f", step {data['step']}" if "step" in data else ""
+    head = f"{data['decision']}: {data['tool']} ({touched}) at level {data['level']}{step}"
+    lines = [head, f"       rule {data['rule']}, risk {data['risk']}: {data['because']}"]
+    if "answer" in data:
+        lines.append(f"       a person answered: {data['answer']}, by {data.get('by') or 'someone'}")
+    return lines
 
 
-for each in (show, check, explain):
+for each in (show, check, explain, test):
     group.add_command(each)

@@ -204,8 +204,10 @@ class _Narrowed(PolicyEngine):
         tainted: bool = False,
     ) -> Decision:
         """The stricter of both: what the home denies or asks about is not its project's to allow."""
-        level = min(level, self.max_level)
+        asked, level = level, min(level, self.max_level)
         home = self._home.decide(action, level=level, origin=origin, workspace=workspace, tainted=tainted)
+        if level < asked and home.rule == DEFAULT:
+            home = replace(home, because=f"{home.because} This project takes no task above level {int(level)}.")
         situation = self._situation(action, level, origin, workspace, tainted)
         own = self._decide(situation, subject_of(action))
         return own if own is not None and _STRICTNESS[own.ruling] < _STRICTNESS[home.ruling] else home

@@ -40,11 +40,13 @@ class Trail:
             "risk": decision.risk,
             "level": int(order.scope.level),
         }
-        extra = {
+        extra: dict[str, Any] = {
             "args_sha256": order.digest,
             "origin": order.scope.origin.value,
             "effect": order.tool.effect.value,
         }
+        if order.scope.step:
+            extra["step"] = order.scope.step
         if approval is not None:
             extra |= {"request": str(approval.id), "answer": approval.state, "by": approval.answerer}
         runs = decision.ruling is Ruling.ALLOW or consent.settled

@@ -327,6 +327,8 @@ def test_why_a_task_was_allowed_what_it_did(agentd: Agentd) -> None:
     allowed = agentd.json("run", NOTES)["id"]
     (decision,) = agentd.json("policy", "explain", allowed)
     assert (decision["data"]["decision"], decision["data"]["actions"]) == ("allow", ["fs.read notes.txt"])
+    assert agentd.json("policy", "explain", allowed, "1") == [decision]
+    assert agentd.json("policy", "explain", allowed, "2") == []
     denied = json.loads(agentd.run("run", "Read the password file", "--json").stdout)["id"]
     assert "deny: read_file (fs.read /etc/passwd)" in agentd.ok("policy", "explain", denied)
 
