@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -63,7 +63,7 @@ from agentd.tools.outputs import read_output_tool
 from agentd.tools.own_places import OwnPlaces
 from agentd.tools.start_files import WATCHES, settle_all
 from agentd.tools.toolbox import Toolbox
-from agentd.types import AccessLevel, Budget, Clock, Emit, Journal, Report, Task
+from agentd.types import AccessLevel, Budget, Clock, Journal, Report, Task
 from agentd.workspace.previews import Previews
 from agentd.workspace.retention import Housekeeper
 from agentd.workspace.shadow import Shadows
@@ -164,67 +164,35 @@ def build(
     """
     policy = policy or PolicyEngine.load(settings.policies_dir)
     catalog = LiveCatalog(settings.models_dir, defaults_dir() / "models", only=role_model)
-    clock, live = clock or SystemClock(), LiveSettings(settings)
-    db = Database(settings.db_path, clock=clock, ballast_mb=settings.store.ballast_mb)
-    audit, bus, outputs = Audit(db, clock), Bus(), Outputs(db, clock)
-    events = EventLog(db, bus, clock)
-    ledger = Ledger(db, clock, settings=lambda: live.current.snapshots, record=audit.record, emit=events.emit)
-    approvals = Approvals(db, audit, events.emit, clock, hours=lambda: live.current.approvals.expire_hours)
-    read_output = read_output_tool(outputs)
+    base = _base(settings, clock or SystemClock())
+    live, clock, db, record, emit = base.live, base.clock, base.db, base.audit.record, base.events.emit
+    ledger = Ledger(db, clock, settings=lambda: live.current.snapshots, record=record, emit=emit)
+    approvals = Approvals(db, base.audit, emit, clock, hours=lambda: live.current.approvals.expire_hours)
+    read_output = read_output_tool(base.outputs)
     previews = Previews(db, clock)
-    applying = apply_tool(previews)
     tools = Toolbox(builtin() | {read_output.name: read_output})
     vault = Vault(db, clock, settings.vault_key_path)
     redactor = Redactor(vault.values)
-    gate = Gate(
-        Toolbox(checks() | {applying.name: applying}, tools),
-        policy,
-        audit,
-        events.emit,
-        outputs,
-        clock,
-        own=OwnPlaces.of(settings),
-        walls=walls_of(settings, settings.sandbox),
-        ledger=ledger,
-        approvals=approvals,
-        ask_above=lambda: live.current.policy.ask_above,
-        redactor=redactor,
-    )
-    remotes = Remotes(secret=vault.get, policy=policy, record=audit.record)
+    gate = _gate(base, policy, tools, ledger, approvals, previews, redactor)
+    remotes = Remotes(secret=vault.get, policy=policy, record=record)
     replies, profiles = ReplyCache(db, clock, lambda: live.current.cache), Profiles(db, clock)
-    models = _router(live, catalog, remotes, replies, profiles, events.emit, clock)
+    models = _router(base, catalog, remotes, replies, profiles)
     prober = Prober(
         catalog=catalog.current,
         models=models,
         profiles=profiles,
-        bus=bus,
+        bus=base.bus,
         enabled=lambda: live.current.models.probe,
     )
     executors = _executors(settings)
     executor = executors[settings.sandbox.chosen]
-    plugins = Registry(
-        db,
-        audit,
-        events.emit,
-        clock,
-        PluginFolder(settings.plugins_dir, Signer(settings.plugin_key_path)),
-        language=language(),
-        reserved={*gate.tools, READ_SKILL, *_WORDS},
-    )
+    plugins = _registry(base, {*gate.tools, READ_SKILL, *_WORDS})
 
     def limits() -> Limits:
         return _limits(live.current.sandbox)
 
     proof = Proof(lambda: executor, limits)
-    queue = Queue(
-        db,
-        audit,
-        events.emit,
-        clock,
-        defaults=lambda: _defaults(live.current),
-        lease_seconds=settings.tasks.lease_seconds,
-        approvals=approvals,
-    )
+    queue = _queue(base, approvals)
     shadows = Shadows(
         settings.copies_dir,
         max_mb=lambda: live.current.tasks.copy_mb,
@@ -235,37 +203,25 @@ def build(
         models=models,
         gate=gate,
         tools=tools,
-        record=audit.record,
-        emit=events.emit,
+        record=record,
+        emit=emit,
         clock=clock,
         ledger=ledger,
         repeats=lambda: live.current.agent.loop_repeats,
         sittings=Sittings(above=lambda: live.current.policy.council_above, ledger=ledger, approvals=approvals),
         redact=redactor,
         approvals=approvals,
-        forge=Forge(
-            plugins,
-            executor=lambda: executor,
-            policy=policy,
-            record=audit.record,
-            emit=events.emit,
-            limits=limits,
-            attempts=lambda: live.current.plugins.attempts,
-            best_of=lambda: live.current.plugins.best_of,
-            council=on_plugin,
-            council_always=lambda: live.current.plugins.council,
-        ),
+        forge=_forge(base, plugins, executor, policy, limits),
     )
     loader = Loader(
         plugins,
         tools,
         executor=lambda: executor,
         prove=proof,
-        record=audit.record,
+        record=record,
         clock=clock,
         limits=limits,
     )
-
     rehearsal = Rehearsal(work=runner.run, gate=gate, shadows=shadows, previews=previews, clock=clock)
 
     def work(task: Task, journal: Journal, cancel: threading.Event) -> Report:
@@ -278,10 +234,10 @@ def build(
         live=live,
         clock=clock,
         db=db,
-        audit=audit,
-        bus=bus,
-        events=events,
-        outputs=outputs,
+        audit=base.audit,
+        bus=base.bus,
+        events=base.events,
+        outputs=base.outputs,
         ledger=ledger,
         undo=Undo(queue, ledger, previews),
         housekeeper=Housekeeper(ledger.retention, ledger.blobs),
@@ -296,7 +252,7 @@ def build(
         replies=replies,
         prober=prober,
         puller=Puller(catalog.folder, defaults_dir() / "models"),
-        trial_runs=TrialRuns(executors, audit.record, limits, preferred=executor.name),
+        trial_runs=TrialRuns(executors, record, limits, preferred=executor.name),
         plugins=plugins,
         loader=loader,
         admission=Admission(plugins, Judge(lambda: executor, limits), proof),
@@ -310,6 +266,99 @@ def build(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Base:
+    """What every other part stands on."""
+
+    live: LiveSettings
+    clock: Clock
+    db: Database
+    audit: Audit
+    bus: Bus
+    events: EventLog
+    outputs: Outputs
+
+
+def _base(settings: Settings, clock: Clock) -> _Base:
+    live, bus = LiveSettings(settings), Bus()
+    db = Database(settings.db_path, clock=clock, ballast_mb=settings.store.ballast_mb)
+    events = EventLog(db, bus, clock)
+    return _Base(
+        live=live, clock=clock, db=db, audit=Audit(db, clock), bus=bus, events=events, outputs=Outputs(db, clock)
+    )
+
+
+def _gate(
+    base: _Base,
+    policy: PolicyEngine,
+    tools: Toolbox,
+    ledger: Ledger,
+    approvals: Approvals,
+    previews: Previews,
+    redactor: Redactor,
+) -> Gate:
+    """The door to the agent's tools, and to those that no model is shown: the checks of the owner, and `apply`."""
+    settings, applying = base.live.current, apply_tool(previews)
+    return Gate(
+        Toolbox(checks() | {applying.name: applying}, tools),
+        policy,
+        base.audit,
+        base.events.emit,
+        base.outputs,
+        base.clock,
+        own=OwnPlaces.of(settings),
+        walls=walls_of(settings, settings.sandbox),
+        ledger=ledger,
+        approvals=approvals,
+        ask_above=lambda: base.live.current.policy.ask_above,
+        redactor=redactor,
+    )
+
+
+def _registry(base: _Base, reserved: Collection[str]) -> Registry:
+    """The plugins of the home; `reserved` are names that none may have."""
+    settings = base.live.current
+    return Registry(
+        base.db,
+        base.audit,
+        base.events.emit,
+        base.clock,
+        PluginFolder(settings.plugins_dir, Signer(settings.plugin_key_path)),
+        language=language(),
+        reserved=reserved,
+    )
+
+
+def _forge(
+    base: _Base, plugins: Registry, executor: CheckingExecutor, policy: PolicyEngine, limits: Callable[[], Limits]
+) -> Forge:
+    live = base.live
+    return Forge(
+        plugins,
+        executor=lambda: executor,
+        policy=policy,
+        record=base.audit.record,
+        emit=base.events.emit,
+        limits=limits,
+        attempts=lambda: live.current.plugins.attempts,
+        best_of=lambda: live.current.plugins.best_of,
+        council=on_plugin,
+        council_always=lambda: live.current.plugins.council,
+    )
+
+
+def _queue(base: _Base, approvals: Approvals) -> Queue:
+    return Queue(
+        base.db,
+        base.audit,
+        base.events.emit,
+        base.clock,
+        defaults=lambda: _defaults(base.live.current),
+        lease_seconds=base.live.current.tasks.lease_seconds,
+        approvals=approvals,
+    )
+
+
 def _executors(settings: Settings) -> dict[str, CheckingExecutor]:
     """What plugins can run in, by name; nothing is started before it is used."""
     return {"os": OsExecutor(), "wasm": WasmExecutor(settings.state_dir / "wasm")}
@@ -320,23 +369,16 @@ def _limits(sandbox: SandboxSettings) -> Limits:
     return Limits(seconds=sandbox.seconds, memory_mb=sandbox.memory_mb, output_bytes=sandbox.output_kb * 1000)
 
 
-def _router(
-    live: LiveSettings,
-    catalog: LiveCatalog,
-    remotes: Remotes,
-    replies: ReplyCache,
-    profiles: Profiles,
-    emit: Emit,
-    clock: Clock,
-) -> Router:
+def _router(base: _Base, catalog: LiveCatalog, remotes: Remotes, replies: ReplyCache, profiles: Profiles) -> Router:
     """Every model: those of this machine, and those on servers."""
+    live, emit = base.live, base.events.emit
     pool = Pool(
         catalog.current, lambda: live.current.models, emit=emit, states=live.current.state_dir / "conversations"
     )
     return Router(
         pool,
         catalog.current,
-        clock=clock,
+        clock=base.clock,
         settings=lambda: live.current.router,
         remote=remotes.model,
         reach=remotes.reach,

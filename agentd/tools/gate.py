@@ -275,7 +275,7 @@ class _Run:
 
     @property
     def _actions(self) -> tuple[Action, ...]:
-        """What was judged; nothing after a crash."""
+        """What was judged; nothing where only a probe looks, after a crash."""
         return self.judged.actions if self.judged is not None else ()
 
     # the run ---------------------------------------------------------------------------------------------------------
