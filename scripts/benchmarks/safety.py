@@ -1,4 +1,4 @@
-"""What safety costs: a change of a large file with the ledger beside the same change without it, in the same run."""
+"""What safety costs: a change of a large file with the ledger beside the same change without it, and a decision."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import time
 from pathlib import Path
 
 from agentd.clock import SystemClock
+from agentd.policy.commands import action_of
+from agentd.policy.engine import PolicyEngine
 from agentd.store.db import Database
+from agentd.types import AccessLevel
 from agentd.workspace.paths import Workspace
 from agentd.workspace.retention import Housekeeper
 from agentd.workspace.snapshots import Ledger
@@ -19,13 +22,73 @@ from agentd.workspace.snapshots import Ledger
 SNAPSHOT_LIMIT = 50.0
 """Milliseconds that keeping what a file of 10 MB was may add to writing it anew."""
 SIZE = 10_000_000
+DECISION_LIMIT = 1.0
+"""Milliseconds that one decision may take by `RULES` rules."""
+RULES = 500
+POLICIES = Path(__file__).resolve().parents[2] / "policies"
+_EXAMPLES = "because: made for this, examples: {match: [MATCH], not_match: [output.read]}}\n"
+_KINDS = (
+    ("fs.write|fs.delete", 'path: ["**/made-N/*.py", "gen-N/**"]', "gen-N/a"),
+    ("fs.read", 'path: ["private-N/**", "**/*.secret-N"], not_path: ["**/README.md"]', "private-N/a"),
+    ("shell.exec", 'argv: ["tool-N|other-N", "-**", "run*", "**"]', "tool-N -v runs a"),
+    ("shell.exec|test.run", 'path: ["**/data-N/**"]', "cat data-N/x"),
+    ("shell.exec", "git: sub-N", "git -C x sub-N"),
+    ("net.connect", 'host: ["*.host-N.example:443", "host-N.example:*"]', "'host-N.example:80'"),
+    ("plugin.call", "name: [plugin-N]", "plugin-N"),
+)
+_ACTIONS = (
+    *("fs.read src/agentd/policy/engine.py", "fs.read .env", "fs.write docs/guides/a.md", "fs.delete gen-7/x/y.py"),
+    *("fs.write ../x", "fs.read private-8/deep/down/README.md", "git.commit", "git.read", "plugin.call plugin-41"),
+    *("git push --force origin main", "git log --oneline -5", "python -m pytest -q tests/unit", "ruff check src"),
+    *("make test", "tool-9 -v --all running a b c", "cp -r data-10/a b/c", "curl -o x http://host-12.example/y"),
+    *("net.connect a.host-12.example:443", "net.connect 10.0.0.1:80", f"git commit -m '{'many words ' * 50}'"),
+)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     rounds = parser.parse_args().rounds
-    return max(snapshot(kind, rounds) for kind in ("random", "text"))
+    return max(decision(rounds), *(snapshot(kind, rounds) for kind in ("random", "text")))
+
+
+def decision(rounds: int) -> int:
+    """What the gate asks of policy for each action: rules of all kinds, those that ship, the owner's and a project's."""
+    shipped = len(PolicyEngine.load(POLICIES).rules)
+    with tempfile.TemporaryDirectory(prefix="agentd-bench-") as name:
+        folder = Path(name)
+        (folder / "levels.yaml").write_bytes((POLICIES / "levels.yaml").read_bytes())
+        more = RULES - shipped
+        made = [rule(number) for number in range(more)]
+        project = [text for text in made[: more // 2] if "net.connect" not in text]
+        own = [text for text in made if text not in project]
+        (folder / "default.yaml").write_text((POLICIES / "default.yaml").read_text() + "".join(own))
+        policy = PolicyEngine.load(folder).narrowed("".join(project))
+    assert len(policy.rules) == RULES
+    actions = [action_of(text) for text in _ACTIONS]
+    times: list[float] = []
+    for number in range(max(rounds, 2) * 20):
+        for action in actions:
+            level, tainted = AccessLevel(number % len(AccessLevel)), number % 2 > 0
+            begun = time.perf_counter()
+            policy.decide(action, level=level, workspace=f"/srv/project-{number % 10}", tainted=tainted)
+            times.append(time.perf_counter() - begun)
+    median, slowest = statistics.median(times) * 1000, statistics.quantiles(times, n=100)[98] * 1000
+    ok = median <= DECISION_LIMIT
+    print(
+        f"decision by {RULES} rules: {median:.3f} ms, limit {DECISION_LIMIT:g}; {slowest:.3f} ms in 1 of 100; "
+        f"median of {len(times)}{'' if ok else '  TOO SLOW'}"
+    )
+    return 0 if ok else 1
+
+
+def rule(number: int) -> str:
+    """One that denies or asks, about something that no other rule speaks of."""
+    kinds, pattern, example = (part.replace("-N", f"-{number}") for part in _KINDS[number % len(_KINDS)])
+    more = ", taint: true" if number % 5 == 0 and kinds != "net.connect" else ""
+    ruling = "deny" if number % 3 else "ask"
+    head = f"- {{match: {{action: {kinds}, {pattern}{more}}}, decision: {ruling}, "
+    return head + _EXAMPLES.replace("MATCH", example)
 
 
 def snapshot(kind: str, rounds: int) -> int:

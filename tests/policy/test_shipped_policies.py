@@ -219,3 +219,21 @@ def test_plugins_reach_no_server_before_a_rule_says_so(engine: PolicyEngine) -> 
     for host in ("api.weather.example:443", "127.0.0.1:80", "localhost:443"):
         decision = engine.decide(Action(kind="net.connect", target=host), level=AccessLevel.EXTENDED_SHELL)
         assert (decision.ruling, "net.connect" in decision.because) == (Ruling.DENY, True), host
+
+
+# what is publicly known to lead out of an allowed program ------------------------------------------------------------
+
+ESCAPES = [line for line in Path(__file__).with_name("escapes.txt").read_text().splitlines() if line and line[0] != "#"]
+
+
+@pytest.mark.parametrize("line", ESCAPES)
+def test_no_escape_is_allowed_below_the_extended_shell(engine: PolicyEngine, line: str) -> None:
+    argv = action_of(line).argv
+    for kind in ("shell.exec", "test.run"):
+        action = Action(kind=kind, argv=argv)
+        assert Ruling.ALLOW not in rulings(engine, action)[: AccessLevel.EXTENDED_SHELL], kind
+
+
+def test_there_are_escapes_of_many_programs() -> None:
+    assert len(set(ESCAPES)) == len(ESCAPES) >= 60
+    assert len({line.split()[0] for line in ESCAPES}) >= 60

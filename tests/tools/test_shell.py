@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -56,6 +57,28 @@ def test_python_tools_are_not_taken_from_the_workspace(tmp_path: Path) -> None:
     assert "planted" not in call(tmp_path, "ruff --version").text
     assert "planted" not in call(tmp_path, "python -m ruff --version").text
     assert real_argv(["mypy", "."])[1] == "-P"
+
+
+@pytest.mark.parametrize(
+    "command", ["git status", "pytest --version", "python --version", "python -m pytest --version"]
+)
+def test_what_is_planted_on_the_path_is_never_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """In the workspace, in a folder of the PATH below it, behind a link to that folder, and as a module."""
+    root, link = tmp_path / "work", tmp_path / "link"
+    (root / "bin").mkdir(parents=True)
+    subprocess.run(["git", "init", "-q", root], check=True)
+    link.symlink_to(root / "bin")
+    for folder in (root, root / "bin"):
+        for name in ("git", "pytest", "python", "python3"):
+            (folder / name).write_text(f"#!/bin/sh\necho planted\ntouch {root}/planted\n")
+            (folder / name).chmod(0o755)
+    (root / "pytest.py").write_text(f"open({str(root / 'planted')!r}, 'w')\nprint('planted')\n")
+    monkeypatch.setenv("PATH", f"{root}:{root / 'bin'}:{link}:.:bin::{os.environ['PATH']}")
+    told = call(root, command)
+    assert told.ok, told.text
+    assert not (root / "planted").exists()
 
 
 def test_programs_of_the_workspace_are_refused(tmp_path: Path) -> None:
