@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import threading
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import BinaryIO, TypeAlias
 
@@ -14,7 +16,7 @@ from agentd.store.db import Database
 
 PIECE = 256 * 1024
 """Bytes."""
-BATCH = 32
+BATCH = 8
 """Pieces that are written in one transaction."""
 SMALL = 1024 * 1024
 """Bytes of a content that is compressed at once; compressing a larger one would hold up who writes it."""
@@ -90,9 +92,8 @@ class Blobs:
         digests: list[bytes] = []
         batch: list[_Piece] = []
         size = 0
-        for data in _cut(stream):
+        for digest, data in _ahead(_cut(stream)):
             size += len(data)
-            digest = hashlib.sha256(data).digest()
             digests.append(digest)
             batch.append((digest, data))
             if len(batch) == BATCH:
@@ -189,6 +190,23 @@ def digest_of(stream: BinaryIO) -> bytes:
     for data in _cut(stream):
         whole.update(hashlib.sha256(data).digest())
     return whole.digest()
+
+
+def _ahead(pieces: Iterator[bytes]) -> Iterator[_Piece]:
+    """Each with its digest, which is computed aside while the pieces before it are written."""
+    with ThreadPoolExecutor(1) as aside:
+        waiting: deque[tuple[Future[bytes], bytes]] = deque()
+        for data in pieces:
+            waiting.append((aside.submit(_digest, data), data))
+            if len(waiting) > BATCH:
+                digest, first = waiting.popleft()
+                yield digest.result(), first
+        for digest, data in waiting:
+            yield digest.result(), data
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
 
 
 def _cut(stream: BinaryIO) -> Iterator[bytes]:
