@@ -16,6 +16,7 @@ import click
 from agentd.cli import output
 from agentd.cli.client import Client, TimedOut, home_of
 from agentd.cli.follow import Silence, follow
+from agentd.cli.inbox import post
 from agentd.cli.models import model_named
 from agentd.cli.options import Invocation, command
 from agentd.cli.reach import ensure_daemon
@@ -134,7 +135,7 @@ def _done(client: Client, task: SuiteTask, root: Path, timeout: float) -> tuple[
     request = {"goal": task.goal, "workspace": str(root), "level": task.level, "origin": "eval"}
     submitted = client.post("/api/tasks", request, headers={"Idempotency-Key": os.urandom(16).hex()})
     try:
-        ended = follow(client, submitted["id"], Silence(), time.monotonic() + timeout)
+        ended = _followed(client, submitted["id"], time.monotonic() + timeout)
     except TimedOut:
         return _cancelled(client, submitted["id"]), [f"it had not ended after {timeout:g} s"]
     except KeyboardInterrupt:
@@ -143,6 +144,17 @@ def _done(client: Client, task: SuiteTask, root: Path, timeout: float) -> tuple[
     if ended["state"] == "waiting":
         _cancelled(client, ended["id"])  # nobody will come, and its workspace goes
     return ended["state"], judge(task.expect, ended, root, before)
+
+
+def _followed(client: Client, task_id: str, deadline: float) -> dict[str, Any]:
+    """To its end, with a yes to all that policy asks: nothing but the suite's own workspace is at stake. What policy
+    denies stays denied, and a question of the model stays without an answer, as nobody knows one."""
+    while True:
+        ended = follow(client, task_id, Silence(), deadline)
+        asked = next((each["request"] for each in client.get("/api/inbox") if each["task"] == task_id), None)
+        if ended["state"] != "waiting" or asked is None or asked["kind"] == "question":
+            return ended
+        post(client, task_id, "approve", {"request": asked["id"]})
 
 
 def _cancelled(client: Client, task_id: str) -> str:
