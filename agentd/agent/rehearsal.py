@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agentd.errors import BadInput, Cancelled, Denied, ToolFailed
-from agentd.tools.project import held
+from agentd.tools.project import frozen, held
 from agentd.types import Clock, Journal, Report, Scope, Task, TaskState, ToolCall, ToolGate
 from agentd.workspace.previews import Previews
 from agentd.workspace.shadow import Shadows
@@ -33,11 +33,12 @@ class Rehearsal:
         """What waits for a person keeps its copy; what comes to an end is shown, and the copy goes."""
         root = Path(task.workspace)
         try:
+            frozen(journal, root)  # where it cannot be taken, no copy is made
             copy = self.shadows.open(task.id, root, cancel)
             report = self.work(replace(task, workspace=str(copy)), journal, cancel)
             changed = self.shadows.changes(task.id, root, report.changed)
             self.previews.keep(task.id, changed)
-        except (ToolFailed, Cancelled) as error:
+        except (BadInput, ToolFailed, Cancelled) as error:
             state = TaskState.CANCELLED if isinstance(error, Cancelled) else TaskState.FAILED
             report = Report(state=state, answer="", reason=str(error))
         self.shadows.close(task.id)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agentd.errors import BadInput, PolicyError, ToolFailed
 from agentd.policy.project import FILE, MAX_BYTES, load_project
-from agentd.types import Effect, Scope
+from agentd.types import Effect, Journal, Scope
 from agentd.workspace.paths import Workspace
 
 
@@ -16,9 +16,13 @@ def held(scope: Scope) -> Scope:
 
     Raises `BadInput` for a policy that cannot be taken: work by half of its rules would be worse.
     """
-    kept = scope.journal.once("project-policy", Effect.PURE, lambda: {"text": project_policy(Path(scope.workspace))})
-    text = str(kept["text"])
+    text = frozen(scope.journal, Path(scope.workspace))
     return replace(scope, project=text, level=min(scope.level, load_project(text).max_level)) if text else scope
+
+
+def frozen(journal: Journal, root: Path) -> str:
+    """The policy of the project at `root`, as it was when the task first looked."""
+    return str(journal.once("project-policy", Effect.PURE, lambda: {"text": project_policy(root)})["text"])
 
 
 def project_policy(root: Path) -> str:

@@ -53,7 +53,7 @@ def main() -> int:
 
 
 def decision(rounds: int) -> int:
-    """What the gate asks of policy for each action: rules of all kinds, those that ship, the owner's and a project's."""
+    """What the gate asks for each action: rules of all kinds, those that ship, the owner's and a project's."""
     shipped = len(PolicyEngine.load(POLICIES).rules)
     with tempfile.TemporaryDirectory(prefix="agentd-bench-") as name:
         folder = Path(name)

@@ -322,3 +322,16 @@ def test_an_error_nobody_foresaw_has_the_same_form(served: Served) -> None:
     status, code = error_of(served.client.get("/api/tasks"))
     assert status in (500, 503)
     assert code in ("error", "store.unusable")
+
+
+def test_a_project_s_policy_holds_for_calls_outside_tasks(served: Served) -> None:
+    (served.workspace / ".agentd").mkdir()
+    policy = served.workspace / ".agentd" / "policy.yaml"
+    policy.write_text("max_level: 0\n")
+    assert error_of(called(served, "write_file", path="a", content="x")) == (403, "policy.denied")
+    question = {"action": "fs.write a", "level": 1, "workspace": str(served.workspace)}
+    answer = served.client.post("/api/policy/check", json=question).json()
+    assert (answer["decision"], answer["level"]) == ("deny", 0)
+    policy.write_text("tools: [x]\n")
+    assert error_of(called(served, "read_file", path="notes.txt")) == (400, "input.invalid")
+    assert not (served.workspace / "a").exists()

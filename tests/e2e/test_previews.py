@@ -160,3 +160,12 @@ def test_a_shadow_that_waits_survives_a_kill_and_its_copy_goes_at_the_end(projec
     # Applied to the real folder it is asked for once more: that yes was for the copy.
     assert project.run("apply", task).returncode == 6
     assert tree(project.workspace) == before
+
+
+def test_a_project_s_policy_holds_in_a_copy(project: Agentd) -> None:
+    project.files({".gitignore": ".agentd/\n", ".agentd/policy.yaml": "max_level: 0\n"})
+    shown = json.loads(project.run("run", GOAL, "--level", "3", "--dry-run", "--json").stdout)
+    assert shown["report"]["changed"] == []
+    project.files({".agentd/policy.yaml": "max_level: 9\n"})
+    failed = json.loads(project.run("run", GOAL, "--level", "3", "--shadow", "--json").stdout)
+    assert (failed["state"], ".agentd/policy.yaml:1: " in failed["report"]["reason"]) == ("failed", True)

@@ -78,6 +78,7 @@ def test_what_is_planted_on_the_path_is_never_run(
     monkeypatch.setenv("PATH", f"{root}:{root / 'bin'}:{link}:.:bin::{os.environ['PATH']}")
     told = call(root, command)
     assert told.ok, told.text
+    assert "planted" not in told.text.splitlines()
     assert not (root / "planted").exists()
 
 
