@@ -54,7 +54,7 @@ class Document:
     def entries(self, node: Node, what: str, required: Collection[str], optional: Collection[str]) -> dict[str, Node]:
         """The values of a mapping by key; all of `required` and nothing but `required` and `optional`."""
         if not isinstance(node, MappingNode):
-            self.fail(node, f"{what} must be a mapping with {_listed(required)}")
+            self.fail(node, f"{what} must be a mapping with {_listed(required or optional)}")
         found: dict[str, Node] = {}
         for key_node, value in node.value:
             key = self.text(key_node, f"a key of {what}")
