@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from agentd.config import init_home
+
+hypothesis.settings.register_profile("agentd", deadline=None)  # a busy machine is no fault
+hypothesis.settings.load_profile("agentd")
 
 for name in [name for name in os.environ if name.startswith("AGENTD_")]:
     del os.environ[name]
