@@ -97,12 +97,12 @@ class Blobs:
             digests.append(digest)
             batch.append((digest, data))
             if len(batch) == BATCH:
-                self._write(batch, room)
+                self._write(batch, room, large=True)
                 batch = []
         content = hashlib.sha256(b"".join(digests)).digest()
         self._fresh.add(content)
         with self._db.transaction():
-            self._write(batch, room)
+            self._write(batch, room, large=size > SMALL)
             if not self.has(content):
                 self._db.execute("INSERT INTO contents VALUES (?, ?)", (content, size))
                 for position, digest in enumerate(digests):
@@ -163,14 +163,13 @@ class Blobs:
                     self._db.execute(f"DELETE FROM {table} WHERE digest = ?", (row["digest"],))
         return rows[-1]["digest"] if rows else None
 
-    def _write(self, batch: list[_Piece], room: Room) -> None:
-        """Those pieces that are not kept yet."""
+    def _write(self, batch: list[_Piece], room: Room, *, large: bool) -> None:
+        """Those pieces that are not kept yet; of a large content as they are."""
         self._fresh.update(digest for digest, _ in batch)
         new = {digest: data for digest, data in batch if not self._known(digest)}
         if not new:
             return
-        small = len(batch) * PIECE <= SMALL
-        rows = [(digest, *(_packed(data) if small else (AS_IT_IS, data))) for digest, data in new.items()]
+        rows = [(digest, *((AS_IT_IS, data) if large else _packed(data))) for digest, data in new.items()]
         room(sum(len(data) for _, _, data in rows))
         with self._db.transaction():
             for digest, packed, data in rows:

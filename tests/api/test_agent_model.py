@@ -181,7 +181,7 @@ def test_what_a_check_showed_stands_apart_from_what_is_said(agent: Agent) -> Non
     assert reply.text.splitlines()[:5] == [
         "Made it.",
         "",
-        "Verified by checks that ran: new.txt: passed",
+        "Verified by checks that ran: new.txt is there: passed",
         "",
         "Changed: new.txt",
     ]
