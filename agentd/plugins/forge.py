@@ -26,7 +26,19 @@ from agentd.policy.engine import PolicyEngine
 from agentd.policy.taint import asked_install
 from agentd.sandbox.guest.facades import FACADES
 from agentd.sandbox.job import Limits, Program
-from agentd.types import AccessLevel, Action, Effect, Journal, JsonObject, Model, Opinion, Origin, Ruling, Stance
+from agentd.types import (
+    AccessLevel,
+    Action,
+    Decision,
+    Effect,
+    Journal,
+    JsonObject,
+    Model,
+    Opinion,
+    Origin,
+    Ruling,
+    Stance,
+)
 
 Record: TypeAlias = Callable[[str, str, JsonObject], Any]
 
@@ -259,7 +271,7 @@ class Forge:
         for attempt in range(1, self._attempts() + 1):
             try:
                 code = authors.write_code(piece.commission.model("coder"), piece.spec, ", ".join(FACADES), advice)
-                wrong = self._wrong(piece, code)
+                wrong = self._wrong(piece, code) or self._barred(piece, piece.evidence)
                 if not wrong:
                     self._strengthened(piece, code)
                     wrong = self._unreviewed(piece, code)
@@ -293,7 +305,7 @@ class Forge:
 
     def _liked(self, piece: _Piece, candidate: _Candidate) -> bool:
         try:
-            return not self._unreviewed(piece, candidate.code)
+            return not (self._barred(piece, candidate.evidence) or self._unreviewed(piece, candidate.code))
         except (BadReply, PluginRefused):
             return False
 
@@ -385,12 +397,22 @@ class Forge:
             self._tell(piece, "council", True, f"accepted by {', '.join(each.role.capitalize() for each in heard)}")
         return f"the council does not accept it: {'; '.join(against)}" if against else ""
 
-    def _refuse_if_forbidden(self, piece: _Piece) -> None:
-        action = Action(kind="plugin.install", target=piece.spec.name)
-        order = piece.commission
-        ruled = self._policy.narrowed(order.project).decide(
+    def _barred(self, piece: _Piece, evidence: Mapping[str, Any]) -> str:
+        """The first import that policy does not let be, for the author of the code."""
+        for module in evidence.get("imports", ()):
+            ruled = self._ruled(piece.commission, Action(kind="import", target=module))
+            if ruled.ruling is not Ruling.ALLOW:
+                return f"policy does not let a plugin import {module} here: {ruled.because}"
+        return ""
+
+    def _ruled(self, order: Commission, action: Action) -> Decision:
+        return self._policy.narrowed(order.project).decide(
             action, level=order.level, origin=order.origin, workspace=order.workspace, tainted=order.tainted
         )
+
+    def _refuse_if_forbidden(self, piece: _Piece) -> None:
+        action = Action(kind="plugin.install", target=piece.spec.name)
+        ruled = self._ruled(piece.commission, action)
         if ruled.ruling is Ruling.ALLOW and piece.commission.tainted:
             hosts = piece.spec.permissions.http
             ruled = asked_install(piece.commission.missing, hosts, piece.commission.owner) or ruled

@@ -65,7 +65,7 @@ class Judge:
     def of_code(self, spec: Spec, code: str, exam: Exam, pulse: Pulse = nothing) -> Finding:
         """The first thing that is wrong with the code."""
         try:
-            self._proof.hold(spec, code.encode())
+            imports = self._proof.hold(spec, code.encode())
         except PluginRefused as error:
             return Finding(wrong=f"{error.message} ({error.hint})" if error.hint else error.message)
         verdict = self._trial.sit(spec, code, exam, pulse=pulse)
@@ -75,7 +75,7 @@ class Judge:
         seed = int(exam.digest[:8], 16)
         flaw, fuzzed = fuzz.flaw(spec, code, self._executor(), self._limits, seed)
         used = {"read": list(verdict.used.read)[:MOST_USED], "write": list(verdict.used.write)[:MOST_USED]}
-        evidence = {"cases": verdict.passed, "fuzzed": fuzzed, "seed": seed, "used": used}
+        evidence = {"cases": verdict.passed, "fuzzed": fuzzed, "seed": seed, "used": used, "imports": imports}
         evidence["seconds"] = round(verdict.used.seconds, 4)
         return Finding(wrong=flaw or _permissions_flaw(spec, verdict.used), evidence=evidence)
 

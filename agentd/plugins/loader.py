@@ -90,7 +90,7 @@ class Loader:
             ),
             effect=effect,
             run=lambda ctx, **args: self.call(plugin, ctx, given(spec, args)),
-            actions=lambda args: _actions(spec, args),
+            actions=lambda args: _actions(plugin, args),
             before=_before(spec) if effect is Effect.PROBEABLE else None,
             probe=_probe(spec) if effect is Effect.PROBEABLE else None,
         )
@@ -198,9 +198,12 @@ def _named(spec: Spec, args: Any) -> list[str]:
     return [value for value in values if isinstance(value, str) and value]
 
 
-def _actions(spec: Spec, args: Any) -> Sequence[Action]:
-    """The call itself, and what its arguments name as far as it may touch that; all else is judged when it is asked."""
+def _actions(plugin: Plugin, args: Any) -> Sequence[Action]:
+    """The call itself, what is imported for it, and what its arguments name as far as it may touch that; all else is
+    judged when it is asked."""
+    spec = plugin.spec
     found = [Action(kind="plugin.call", target=spec.name)]
+    found += [Action(kind="import", target=module) for module in plugin.evidence.imports]
     for kind, globs in (("fs.read", spec.permissions.read), ("fs.write", spec.permissions.write)):
         if globs:
             declared = path_pattern(globs)

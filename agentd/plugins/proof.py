@@ -19,7 +19,7 @@ class CheckingExecutor(Executor, Protocol):
     """An executor that has the static gate as well."""
 
     def check(self, source: bytes, grants: frozenset[str]) -> dict[str, Any]:
-        """`violations` (line, rule, message, hint) and `entries`, the public functions in their order."""
+        """`violations` (line, rule, message, hint), `entries`, the public functions in their order, and `imports`."""
         ...
 
 
@@ -39,7 +39,8 @@ class Proof:
         """Raises `PluginRefused` for the first thing that is wrong."""
         self.hold(package.manifest.spec, package.files[CODE])
 
-    def hold(self, spec: Spec, code: bytes) -> None:
+    def hold(self, spec: Spec, code: bytes) -> list[str]:
+        """The same; gives the modules that the code imports."""
         executor = self._executor()
         found = executor.check(code, spec.permissions.grants)
         if found["violations"]:
@@ -59,6 +60,7 @@ class Proof:
                 sandbox.close()
             if wrong:
                 raise PluginRefused(f"example {number} of {spec.name}: {wrong}", hint="mend the code, or the example")
+        return list(found["imports"])
 
 
 def _differs(spec: Spec, example: Example, sandbox: Sandbox) -> str:

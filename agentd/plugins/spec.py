@@ -81,6 +81,8 @@ class Evidence(_Frozen):
     mutants_killed: int = 0
     used: Permissions = Permissions()
     """What it was seen to ask for in its trial."""
+    imports: tuple[str, ...] = ()
+    """Modules."""
     sandbox: str = ""
     """The level of the sandbox that the trial ran at."""
     python: str = ""

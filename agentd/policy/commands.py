@@ -25,7 +25,7 @@ class Shape(Enum):
     HOST = "host"
     """A server, as HOST:PORT."""
     NAME = "name"
-    """Something of this home that has a name, such as a plugin."""
+    """Something that has a name, such as a plugin, a module or a hook."""
     BARE = "bare"
     """Nothing that a rule could tell apart."""
 
@@ -36,6 +36,8 @@ KINDS: dict[str, Shape] = {
     "fs.delete": Shape.PATH,
     "git.read": Shape.BARE,
     "git.commit": Shape.BARE,
+    "git.hook": Shape.NAME,
+    "git.sign": Shape.BARE,
     "output.read": Shape.BARE,
     "test.run": Shape.ARGV,
     "shell.exec": Shape.ARGV,
@@ -46,6 +48,8 @@ KINDS: dict[str, Shape] = {
     "plugin.install": Shape.NAME,
     "plugin.call": Shape.NAME,
     "plugin.read": Shape.NAME,
+    "import": Shape.NAME,
+    "mcp.call": Shape.NAME,
 }
 """Every kind of action that a rule can name."""
 
@@ -58,7 +62,13 @@ _SEPARATORS = re.compile(r"[=:,@]")
 _DRIVE = re.compile(r"[A-Za-z]:")
 _UP = re.compile(r"(?:^|[/\\])\.\.[ .]*(?:[/\\]|$)")
 _PLAIN = re.compile(r"[a-z0-9_+-]+(?:[./][a-z0-9_+-]+)*")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
+_NAMES = {
+    "import": re.compile(r"[A-Za-z_]\w{0,63}(?:\.\w{1,64}){0,9}", re.ASCII),
+    "mcp.call": re.compile(f"{_NAME}/{_NAME}"),
+}
+"""Of kinds whose names have parts."""
+_PLAIN_NAME = re.compile(_NAME)
 _WITH_VALUE = ("-c", "-C", "--git-dir", "--work-tree", "--namespace", "--config-env", "--attr-source", "--super-prefix")
 """Options of git itself that take the next word."""
 _AWAY = re.compile(r"[/~]|\\\\|[A-Za-z]:[\\/]")
@@ -109,7 +119,7 @@ def subject_of(action: Action) -> Subject:
     if shape is Shape.PATH:
         return _path_subject(action.target)
     if shape is Shape.NAME:
-        return _name_subject(action.target)
+        return _name_subject(action.target, _NAMES.get(action.kind, _PLAIN_NAME))
     if shape is Shape.ARGV:
         return _command_subject(action.argv)
     if shape is Shape.HOST:
@@ -140,8 +150,8 @@ def _path_subject(path: str) -> Subject:
     return Subject(paths=(fold(path),), outside=outside)
 
 
-def _name_subject(name: str) -> Subject:
-    if not _NAME.fullmatch(name):
+def _name_subject(name: str, form: re.Pattern[str]) -> Subject:
+    if not form.fullmatch(name):
         return Subject(malformed="A name has letters, digits, dashes and underscores, at most 64.")
     return Subject(paths=(name.casefold(),))
 

@@ -47,8 +47,8 @@ _LEAVING = {
     "net.connect": "lets plugins reach",
 }
 _RULE = (
-    '- {{match: {{action: {kind}, name: ["*"]}}, decision: allow, because: "Plugins work here.", '
-    'examples: {{match: ["a_plugin"], not_match: [git.commit]}}}}'
+    '- {{match: {{action: {kind}, name: ["{name}"]}}, decision: allow, because: "WHY", '
+    'examples: {{match: ["{name}"], not_match: [git.commit]}}}}'
 )
 
 
@@ -171,9 +171,10 @@ class PolicyEngine:
                 f"a rule for {action.kind} in policies/default.yaml can allow it."
             )
         if KINDS[action.kind] is Shape.NAME and not any(action.kind in rule.match.kinds for rule in self.rules):
+            rule = _RULE.format(kind=action.kind, name=action.target)
             return (
-                f"No rule of this home speaks of {action.kind}, as in homes that are older than plugins; "
-                f"this line below a level of policies/levels.yaml allows it: {_RULE.format(kind=action.kind)}"
+                f"No rule of this home speaks of {action.kind}, and what no rule allows is denied; "
+                f"this line below a level of policies/levels.yaml allows it: {rule}"
             )
         level = situation.level
         here = self.levels[level].name

@@ -96,6 +96,8 @@ class Room:
     """Other folders that are written to."""
     still: tuple[Path, ...] = ()
     """In the workspace, and only read."""
+    looks: bool = False
+    """All of the workspace is only read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +179,8 @@ class Walls:
             if not room.workspace.is_relative_to(home.copies_dir.resolve()):
                 hidden.append(home.copies_dir)
         placed = [(Kind.READ, path) for path in (*readable, *steering, *room.still[:MOST_STILL])]
-        placed += [(Kind.WRITE, path) for path in (room.workspace, room.scratch, *room.outputs)]
+        placed += [(Kind.READ if room.looks else Kind.WRITE, room.workspace)]
+        placed += [(Kind.WRITE, path) for path in (room.scratch, *room.outputs)]
         if room.workspace != Path("/tmp"):
             yield Kind.WRITE, str(room.scratch), "/tmp"
         if not user.is_relative_to(room.workspace):

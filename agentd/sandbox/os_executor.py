@@ -16,6 +16,7 @@ from agentd.sandbox.zygote import CPU_CALLS, Line, LineClosed, LineFull, LineSil
 from agentd.types import JsonObject
 
 CHECK_LIMITS = Limits(seconds=2.0, memory_mb=512)
+_CHECKED = ("violations", "entries", "imports")
 """Of the static gate, whose parser meets whatever a stranger wrote."""
 
 
@@ -71,7 +72,8 @@ class OsExecutor:
         return OsSandbox(self, program, limits)
 
     def check(self, source: bytes, grants: frozenset[str]) -> dict[str, Any]:
-        """What the static gate says: `violations` (line, rule, message, hint) and `entries`, the public functions."""
+        """What the static gate says: `violations` (line, rule, message, hint), `entries`, the public functions, and
+        `imports`, modules."""
         return checked(self, source, grants)
 
     def close(self) -> None:
@@ -86,7 +88,7 @@ def checked(lines: Lines, source: bytes, grants: frozenset[str]) -> dict[str, An
     try:
         line.send({"nonce": nonce, "check": source.decode("latin-1"), "grants": sorted(grants)}, deadline)
         found = line.receive(deadline)
-        if found.get("nonce") != nonce or not {"violations", "entries"} <= found.keys():
+        if found.get("nonce") != nonce or not found.keys() >= {*_CHECKED}:
             raise LineClosed("a frame that is not its own")
     except BadInput as error:
         return _unchecked(error.message)
@@ -95,12 +97,12 @@ def checked(lines: Lines, source: bytes, grants: frozenset[str]) -> dict[str, An
         return _unchecked(f"to look at this source {ended}")
     finally:
         line.kill()
-    return {"violations": found["violations"], "entries": found["entries"]}
+    return {key: found[key] for key in _CHECKED}
 
 
 def _unchecked(message: str) -> dict[str, Any]:
     told = {"line": 1, "rule": "checker", "message": message, "hint": "write plain, short code"}
-    return {"violations": [told], "entries": []}
+    return {"violations": [told], "entries": [], "imports": []}
 
 
 class OsSandbox:

@@ -72,7 +72,7 @@ class WasmExecutor:
         return OsSandbox(self, program, limits)
 
     def check(self, source: bytes, grants: frozenset[str]) -> dict[str, Any]:
-        """What the static gate says: `violations` (line, rule, message, hint) and `entries`, the public functions."""
+        """See `OsExecutor.check`."""
         return checked(self, source, grants)
 
     def close(self) -> None:

@@ -291,6 +291,7 @@ class _Run:
                 cancel=scope.cancel,
                 deadline=scope.deadline,
                 may_read=self.judgement.may_read,
+                may=self.judgement.may,
                 require=self._require,
                 model=scope.model,
                 walls=self.walls,

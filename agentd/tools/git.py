@@ -165,7 +165,7 @@ def git_commit(
     """Commit changes to git on the current branch.
 
     Only what this task has changed is committed; changes of the user stay as they are. Without paths all of it. Hooks
-    do not run and nothing is signed.
+    do not run and nothing is signed unless the owner's policy allows it.
     """
     with open_repository(ctx) as repository:
         if ctx.own is not None:

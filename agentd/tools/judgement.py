@@ -76,8 +76,11 @@ class Judgement:
             decision = Decision(ruling=Ruling.ASK, rule=RISKY, because=_too_risky(risk, limit))
         return Judged(actions=actions, action=action, decision=replace(decision, risk=risk.score))
 
+    def may(self, action: Action) -> bool:
+        return self._rule_on(action).ruling is Ruling.ALLOW
+
     def may_read(self, path: str) -> bool:
-        return self._rule_on(Action(kind="fs.read", target=path)).ruling is Ruling.ALLOW
+        return self.may(Action(kind="fs.read", target=path))
 
     def may_read_all(self, actions: tuple[Action, ...]) -> bool:
         """Whether nothing that they read has to be asked for."""

@@ -22,8 +22,10 @@ from pathlib import Path, PurePosixPath
 from agentd.errors import Denied, ToolFailed
 from agentd.sandbox import launch
 from agentd.sandbox.launch import Completed
+from agentd.tools.hooks import Hooks
 from agentd.tools.programs import must_end, seconds_left
 from agentd.tools.tool import ToolContext
+from agentd.types import Action
 
 if sys.platform == "win32":
     import _winapi
@@ -66,6 +68,11 @@ _HALFWAY = {
     "rebase-merge": "a rebase",
     "rebase-apply": "a rebase",
 }
+_SIGNING = {"openpgp": "gpg", "x509": "gpgsm", "ssh": "ssh-keygen"}
+"""Programs that sign, by git's name of the form."""
+_OF_SIGNING = ("user.signingkey", "gpg.ssh.allowedsignersfile", "gpg.mintrustlevel")
+_OF_AGENTS = ("SSH_AUTH_SOCK", "GNUPGHOME", "XDG_RUNTIME_DIR")
+"""By which a program that signs finds the agent that holds the keys."""
 _SUBMODULE = "160000"
 _OWN_INDEX = "own-index"
 _AT_ONCE = 200
@@ -118,18 +125,23 @@ class Blob:
 def open_repository(ctx: ToolContext) -> Iterator[Repository]:
     """The repository whose root the workspace is. `ToolFailed` when it is none, `Denied` when its data lies outside."""
     folder = _folder(ctx)
-    settings = _settings(ctx, folder)
+    settings, users = _settings(ctx, folder)
     with tempfile.TemporaryDirectory(prefix="agentd-git-", ignore_cleanup_errors=True) as mirror:
         _mirror(folder, Path(mirror), settings)
-        yield Repository(ctx, folder, Path(mirror), settings)
+        yield Repository(ctx, folder, Path(mirror), settings, users)
 
 
 class Repository:
     """Reads see a copy of the index, so that only `commit` writes anything; only files below the workspace count."""
 
-    def __init__(self, ctx: ToolContext, folder: Path, mirror: Path, settings: Mapping[str, str]) -> None:
-        self._ctx, self._folder, self._mirror, self._settings = ctx, folder, mirror, settings
+    def __init__(
+        self, ctx: ToolContext, folder: Path, mirror: Path, settings: Mapping[str, str], users: Mapping[str, str]
+    ) -> None:
+        """`users`: those of the settings that are the user's own, and not the repository's."""
+        self._ctx, self._folder, self._mirror, self._settings, self._users = ctx, folder, mirror, settings, users
         self._env = _environment(mirror, ctx.workspace.root)
+        if ctx.may(Action(kind="git.sign")):
+            self._env |= {name: os.environ[name] for name in _OF_AGENTS if name in os.environ}
         self._written = {"GIT_INDEX_FILE": str(folder / "index")}
         (mirror / "new").mkdir()
         self._read = {
@@ -158,7 +170,7 @@ class Repository:
             stdin=stdin,
         )
         if done.timed_out:
-            must_end(done, f"git {args[0]}", TIMEOUT)
+            must_end(done, f"git {_command(args)}", TIMEOUT)
         return replace(done, stderr=done.stderr.replace(str(self._mirror), ".git"))
 
     def git(
@@ -166,7 +178,7 @@ class Repository:
     ) -> str:
         """What git prints; `ToolFailed` with its words when it fails or prints more than `most` bytes."""
         done = self.run(*args, stdin=stdin, write=write, most=most, index=index)
-        must_end(done, f"git {args[0]}", TIMEOUT)
+        must_end(done, f"git {_command(args)}", TIMEOUT)
         if done.code != 0:
             raise _failed(args, done)
         return done.stdout
@@ -212,24 +224,20 @@ class Repository:
         commits = [_commit(line) for line in text.split("\n") if line]
         return commits, int(self.git("rev-list", "--count", "HEAD", *where))
 
-    def commit(self, message: str, changes: Collection[Change] | None) -> str:
-        """Commit these changes and nothing else, or (None) what is staged; returns the id. No hooks, no signature."""
-        self._must_be_whole()
-        (self._folder / "logs").mkdir(exist_ok=True)
-        _link(self._folder / "logs", self._mirror / "logs")
-        options = ("--quiet", "--no-verify", "--no-gpg-sign", "--cleanup=whitespace", f"--message={message}")
-        if changes is None:
-            self.git("commit", *options, write=True)
-        else:
-            self.refuse_filtered([change.path for change in changes])
-            names = _joined(change.path for change in changes)
-            self.git("update-index", "--add", "--remove", "-z", "--stdin", stdin=names, write=True)
-            listed = ("--only", "--pathspec-from-file=-", "--pathspec-file-nul")
-            self.git("--literal-pathspecs", "commit", *listed, *options, stdin=names, write=True)
-        self._head = None
-        return self.head
+    # commits ----------------------------------------------------------------------------------------------------------
 
-    # a commit of chosen contents --------------------------------------------------------------------------------------
+    def commit(self, message: str, changes: Collection[Change] | None) -> str:
+        """Commit these changes and nothing else, or (None) what is staged; returns the id."""
+        self._must_be_whole()
+        if changes is None:
+            return self._committed(message)
+        self.refuse_filtered([change.path for change in changes])
+        take, names = ("update-index", "--add", "--remove", "-z", "--stdin"), _joined(each.path for each in changes)
+        self._begin_index()
+        self.git(*take, stdin=names, write=True, index=_OWN_INDEX)
+        sha = self._committed(message, _OWN_INDEX)
+        self.git(*take, stdin=names, write=True)
+        return sha
 
     def commit_blobs(
         self, message: str, committed: Mapping[str, Blob | None], staged: Mapping[str, Blob | None]
@@ -240,23 +248,49 @@ class Repository:
         that, `stage` does later.
         """
         self._must_be_whole()
-        if self.git("ls-files", "--unmerged", "-z"):
-            raise ToolFailed("there are files in conflict", hint="finish the merge by hand first")
-        (self._folder / "logs").mkdir(exist_ok=True)
-        _link(self._folder / "logs", self._mirror / "logs")
-        head = self.head
         self._keep(committed.values())
-        self.git("read-tree", *((head,) if head else ("--empty",)), index=_OWN_INDEX)
+        self._begin_index()
         self.git("update-index", "-z", "--index-info", stdin=self._index_info(committed), write=True, index=_OWN_INDEX)
-        tree = self.git("write-tree", write=True, index=_OWN_INDEX).strip()
-        parent = ("-p", head) if head else ()
-        sha = self.git("commit-tree", tree, *parent, "-F", "-", stdin=_cleaned(message), write=True).strip()
-        subject = message.split("\n", 1)[0]
-        told = f"commit{'' if head else ' (initial)'}: {subject}"
-        self.git("update-ref", "--create-reflog", "-m", told, "HEAD", sha, head or "0" * len(sha), write=True)
-        self._head = None
+        sha = self._committed(message, _OWN_INDEX)
         self.stage(staged)
         return sha
+
+    def _begin_index(self) -> None:
+        """An index of ours, as the last commit is."""
+        self.git("read-tree", *((self.head,) if self.head else ("--empty",)), index=_OWN_INDEX)
+
+    def _committed(self, message: str, index: str = "") -> str:
+        """Commit an index of ours, or the repository's own. Hooks and a signature only where policy allows them."""
+        (self._folder / "logs").mkdir(exist_ok=True)
+        _link(self._folder / "logs", self._mirror / "logs")
+        hooks = self._hooks(index)
+        hooks.check()
+        message = _cleaned(hooks.worded(_cleaned(message)))
+        head, tree = self.head, self.git("write-tree", write=True, index=index).strip()
+        parent, (signing, sign) = ("-p", head) if head else (), self._signature()
+        made = (*signing, "commit-tree", *sign, tree, *parent, "-F", "-")
+        sha = self.git(*made, stdin=message.encode("utf-8", "surrogateescape"), write=True).strip()
+        told = f"commit{'' if head else ' (initial)'}: {message.partition(chr(10))[0]}"
+        self.git("update-ref", "--create-reflog", "-m", told, "HEAD", sha, head or "0" * len(sha), write=True)
+        self._head = None
+        return sha
+
+    def _hooks(self, index: str) -> Hooks:
+        folder = self._ctx.workspace.root / self._settings.get("core.hookspath", self._folder / "hooks")
+        there = self._mirror / index if index else self._folder / "index"
+        return Hooks(ctx=self._ctx, folder=folder, index=there)
+
+    def _signature(self) -> tuple[list[str], list[str]]:
+        """Options of git and of `commit-tree` by which the user's own program signs; none where policy has no yes."""
+        if not self._ctx.may(Action(kind="git.sign")):
+            return [], []
+        form = self._users.get("gpg.format", "openpgp")
+        named = self._users.get(f"gpg.{form}.program") or (form == "openpgp" and self._users.get("gpg.program"))
+        env = launch.clean_env()
+        program = launch.find_program(named or _SIGNING.get(form, form), cwd=self._ctx.workspace.root, env=env)
+        kept = [f"{key}={value}" for key, value in self._users.items() if key in _OF_SIGNING]
+        told = [f"gpg.format={form}", f"gpg.{form}.program={program}", f"gpg.program={program}", *kept]
+        return [word for each in told for word in ("-c", each)], ["-S"]
 
     def stage(self, blobs: Mapping[str, Blob | None]) -> None:
         """Put these into the repository's index; nothing else in it changes."""
@@ -388,6 +422,8 @@ class Repository:
         for name, what in _HALFWAY.items():
             if (self._folder / name).exists():
                 raise ToolFailed(f"{what} is in progress in this repository", hint="finish or abort it by hand first")
+        if self.git("ls-files", "--unmerged", "-z"):
+            raise ToolFailed("there are files in conflict", hint="finish the merge by hand first")
         if not self.branch:
             raise ToolFailed("HEAD is detached: a commit would be on no branch", hint="check out a branch first")
 
@@ -423,9 +459,8 @@ def literal(path: str) -> str:
     return f":(literal){path}"
 
 
-def _cleaned(message: str) -> bytes:
-    lines = [line.rstrip() for line in message.strip().split("\n")]
-    return ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape")
+def _cleaned(message: str) -> str:
+    return "\n".join(line.rstrip() for line in message.strip().split("\n")) + "\n"
 
 
 def _joined(paths: Iterable[str]) -> bytes:
@@ -517,23 +552,27 @@ def _copied(folder: Path) -> list[str]:
     return [*_COPIED, *(path.name for path in folder.glob("sharedindex.*"))]
 
 
-def _settings(ctx: ToolContext, folder: Path) -> dict[str, str]:
-    """All settings that hold here, the user's own included. Listing them starts no program."""
+def _settings(ctx: ToolContext, folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """All settings that hold here, and those of them that the user has outside the repository. Listing them starts no
+    program."""
     env = {**launch.clean_env(), "GIT_DIR": str(folder), "GIT_TERMINAL_PROMPT": "0"}
-    argv = ("git", "--no-pager", "config", "--list", "-z")
+    argv = ("git", "--no-pager", "config", "--list", "--show-scope", "-z")
     done = launch.run(argv, cwd=ctx.workspace.root, env=env, timeout=seconds_left(ctx, 10.0), cancel=ctx.cancel)
     must_end(done, "git config", 10.0)
     if done.code != 0:
         raise _failed(("config",), done)
-    settings = {}
-    for entry in filter(None, done.stdout.split("\0")):
+    settings, users = {}, {}
+    cells = done.stdout.split("\0")
+    for scope, entry in zip(cells[::2], cells[1::2], strict=False):
         key, equals, value = entry.partition("\n")
         settings[key] = value if equals else "true"
+        if scope in ("system", "global"):
+            users[key] = settings[key]
     for key in settings:
         section, _, name = key.partition(".")
         if section == "extensions" and key not in _KEPT and name not in _HARMLESS_EXTENSIONS:
             raise ToolFailed(f"the repository uses the extension {name}, which is not known here")
-    return settings
+    return settings, users
 
 
 def _mirror(folder: Path, mirror: Path, settings: Mapping[str, str]) -> None:
@@ -585,10 +624,14 @@ def _link(target: Path, link: Path) -> None:
         link.symlink_to(target, target_is_directory=True)
 
 
+def _command(args: Sequence[str]) -> str:
+    """The first word that is neither an option nor a setting given with `-c`."""
+    return next(word for word in args if not word.startswith("-") and "=" not in word)
+
+
 def _failed(args: Sequence[str], done: Completed) -> ToolFailed:
     lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
     told = next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[0] if lines else "")
-    name = next(arg for arg in args if not arg.startswith("-"))
     words = told.removeprefix("fatal: ").removeprefix("error: ")
     hint = "another git runs here, or one was killed: remove .git/index.lock by hand" if "index.lock" in told else ""
-    return ToolFailed(f"git {name} failed: {words or f'exit code {done.code}'}", hint=hint)
+    return ToolFailed(f"git {_command(args)} failed: {words or f'exit code {done.code}'}", hint=hint)

@@ -38,6 +38,10 @@ def _any_path(path: str) -> bool:
     return True
 
 
+def _nothing_else(action: Action) -> bool:
+    return False
+
+
 def _nothing_more(action: Action) -> None:
     raise Denied(f"{action} was not judged before the tool ran")
 
@@ -55,6 +59,8 @@ class ToolContext:
     """Unix seconds."""
     may_read: Callable[[str], bool] = _any_path
     """Whether policy lets the content of this file be shown; for tools that meet files their arguments do not name."""
+    may: Callable[[Action], bool] = _nothing_else
+    """Whether policy allows this as well, unasked; for what a tool does only where the owner has allowed it."""
     require: Callable[[Action], None] = _nothing_more
     """For what a tool finds only while it runs that it has to touch. Raises `Denied` or `NeedsApproval`."""
     model: str = ""

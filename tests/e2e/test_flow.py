@@ -117,6 +117,24 @@ def test_the_good_end(agentd: Agentd) -> None:
     assert PYTEST in agentd.ok("report")
 
 
+def test_hooks_run_where_the_owner_allows_them(agentd: Agentd) -> None:
+    for name, script in (("pre-commit", "git diff --cached"), ("commit-msg", 'echo "Seen-by: a hook" >>"$1"')):
+        hook = agentd.workspace / ".git" / "hooks" / name
+        hook.write_text(f"#!/bin/sh\n{script}\n")
+        hook.chmod(0o755)
+    rule = (
+        f"- {{match: {{action: git.hook, name: ['*'], workspace: ['{agentd.workspace}']}}, decision: allow, "
+        "because: My own., examples: {match: [pre-commit], not_match: [git.sign]}}\n"
+    )
+    with (agentd.home.home / "policies" / "default.yaml").open("a") as policy:
+        policy.write(rule)
+    agentd.ok("down")
+    agentd.ok("run", "--level", "3", "--check", PYTEST, GOOD + " and commit it")
+    assert git(agentd, "log", "-1", "--format=%(trailers:key=Seen-by,valueonly)").strip() == "a hook"
+    ran = [each["data"]["hooks"] for each in agentd.json("audit", "tail", "-n", "1000") if "hooks" in each["data"]]
+    assert ran == [["pre-commit 0", "commit-msg 0"]]
+
+
 def test_red_tests_that_repair_does_not_mend_are_rolled_back(agentd: Agentd) -> None:
     done = agentd.run("run", "--level", "2", "--check", PYTEST, BAD)
     assert done.returncode == 3, done.stderr

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -191,12 +191,14 @@ class House:
         """A registry as another start of the daemon would have it."""
         return Registry(self.db, self.audit, self.events.emit, self.clock, self.folder, language=language)
 
-    def install(self, spec: Spec | None = None, code: str = ADD, *, author: str = "agent") -> Plugin:
+    def install(
+        self, spec: Spec | None = None, code: str = ADD, *, author: str = "agent", imports: Sequence[str] = ()
+    ) -> Plugin:
         spec = spec or adding()
         manifest = Manifest(
             version=self.registry.next_version(spec.name),
             spec=spec,
-            evidence=Evidence.model_validate({"author": author}),
+            evidence=Evidence.model_validate({"author": author, "imports": imports}),
         )
         return self.registry.install(manifest, contents(code))
 

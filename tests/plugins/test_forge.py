@@ -128,6 +128,7 @@ class Smithy:
         journal: Journal | None = None,
         pulse: Pulse = nothing,
         origin: Origin = Origin.CLI,
+        project: str = "",
     ) -> Any:
         says = {
             "spec": [json.dumps((spec or adding()).model_dump(mode="json"))] * 2,
@@ -146,6 +147,7 @@ class Smithy:
                 files={},
                 level=level,
                 origin=origin,
+                project=project,
                 journal=journal or DirectJournal(),
                 key=lambda: f"{next(numbers):05d}",
                 model=lambda role: model,
@@ -446,6 +448,16 @@ def test_policy_has_the_last_word(smithy: Smithy) -> None:
     with pytest.raises(Denied, match="new tool may not be installed"):
         smithy.make(level=AccessLevel.READ_ONLY)
     assert len(smithy.author.asked) == 1, "nothing is written for what may not be installed"
+
+
+def test_a_module_that_policy_bars_goes_back_to_the_author(smithy: Smithy) -> None:
+    barred = (
+        "- {match: {action: import, name: [decimal]}, decision: deny, because: Not here., "
+        "examples: {match: [decimal], not_match: [json]}}"
+    )
+    made = smithy.make(code=("from decimal import Decimal\n" + ADD, "import math\n" + ADD), project=barred)
+    assert smithy.why() == ["policy does not let a plugin import decimal here: Not here."]
+    assert smithy.house.registry.get(made.name).evidence.imports == ("math",)
 
 
 def test_a_model_that_is_too_small_is_not_asked(smithy: Smithy) -> None:

@@ -53,6 +53,8 @@ class Shop:
 
     def __init__(self, house: House, executor: CheckingExecutor, policy: PolicyEngine, folder: Path) -> None:
         self.house, self.folder = house, folder
+        self.project = ""
+        """Policy of the project that it is called in."""
         self.available = True
         self.limits = Limits(seconds=2.0)
         self._executor = executor
@@ -75,7 +77,14 @@ class Shop:
         return self._executor
 
     def call(self, tool: str, level: AccessLevel = AccessLevel.SAFE_WRITE, task: str = "", **args: Any) -> ToolResult:
-        scope = Scope(task=task, workspace=str(self.folder), level=level, journal=DirectJournal(), model="m")
+        scope = Scope(
+            task=task,
+            workspace=str(self.folder),
+            level=level,
+            journal=DirectJournal(),
+            model="m",
+            project=self.project,
+        )
         return self.gate.call(ToolCall(tool=tool, args=args), scope, "key")
 
     def warm(self) -> list[bool]:
@@ -128,6 +137,17 @@ def test_files_are_converted_through_requests_that_are_recorded(shop: Shop) -> N
     assert levels == {called.data["sandbox"]}
     (decided,) = shop.house.records("tool.decided")
     assert decided.data["actions"] == ["plugin.call csv_to_json", "fs.read people.csv", "fs.write out/people.json"]
+
+
+def test_what_it_imports_is_judged_at_each_call(shop: Shop) -> None:
+    shop.house.install(converting(), CONVERT, imports=("csv", "json"))
+    assert shop.call("csv_to_json", path="people.csv", target="a.json").ok
+    shop.project = (
+        "- {match: {action: import, name: [csv]}, decision: deny, because: Not here., "
+        "examples: {match: [csv], not_match: [json]}}"
+    )
+    with pytest.raises(Denied, match="import csv is denied: Not here"):
+        shop.call("csv_to_json", path="people.csv", target="b.json")
 
 
 def test_a_level_that_does_not_write_lets_no_plugin_write(shop: Shop) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from agentd.errors import PolicyError
+from agentd.policy.commands import action_of
 from agentd.policy.engine import PolicyEngine
 from agentd.types import AccessLevel, Action, Origin, Ruling
 
@@ -157,7 +158,31 @@ def test_names_have_patterns_of_their_own(load: Load) -> None:
             load(rule.format(pattern=wrong))
 
 
-def test_a_home_without_rules_for_plugins_is_told_which_to_add(load: Load) -> None:
-    decision = load("[]").decide(Action(kind="plugin.call", target="x"), level=AccessLevel.READ_ONLY)
-    line = decision.because.partition("allows it: ")[2]
-    assert load(line).decide(Action(kind="plugin.call", target="x"), level=AccessLevel.READ_ONLY).ruling is Ruling.ALLOW
+def test_modules_tools_of_servers_and_hooks_have_names_with_parts(load: Load) -> None:
+    engine = load(
+        "- {match: {action: import, name: ['os.*', socket]}, decision: deny, because: b, "
+        "examples: {match: [os.path], not_match: [os]}}\n"
+        "- {match: {action: mcp.call, name: ['files/*']}, decision: allow, because: b, "
+        "examples: {match: [files/read], not_match: [mail/send]}}\n"
+        "- {match: {action: git.hook, name: [pre-commit], workspace: ['/srv/mine']}, decision: allow, because: b, "
+        "examples: {match: [pre-commit], not_match: [git.sign]}}\n"
+    )
+    for line, workspace, ruling in (
+        ("mcp.call files/write", "", Ruling.ALLOW),
+        ("mcp.call mail/send", "", Ruling.DENY),
+        ("git.hook pre-commit", "/srv/mine", Ruling.ALLOW),
+        ("git.hook pre-commit", "/srv/other", Ruling.DENY),
+        ("git.hook commit-msg", "/srv/mine", Ruling.DENY),
+    ):
+        decision = engine.decide(action_of(line), level=AccessLevel.READ_ONLY, workspace=workspace)
+        assert decision.ruling is ruling, line
+    denied = engine.decide(action_of("import os.path"), level=AccessLevel.READ_ONLY)
+    assert denied.rule == "default.yaml:1"
+
+
+@pytest.mark.parametrize("line", ["plugin.call x", "import a.b", "mcp.call files/read", "git.hook pre-commit"])
+def test_a_home_without_rules_for_a_kind_is_told_which_to_add(load: Load, line: str) -> None:
+    action = action_of(line)
+    decision = load("[]").decide(action, level=AccessLevel.READ_ONLY)
+    rule = decision.because.partition("allows it: ")[2]
+    assert load(rule).decide(action, level=AccessLevel.READ_ONLY).ruling is Ruling.ALLOW

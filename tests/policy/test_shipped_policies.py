@@ -201,7 +201,12 @@ def test_levels_are_described(engine: PolicyEngine) -> None:
 
 @pytest.mark.parametrize(
     ("line", "first"),
-    [("plugin.call csv_to_json", 0), ("plugin.read release-notes", 0), ("plugin.install csv_to_json", 1)],
+    [
+        ("plugin.call csv_to_json", 0),
+        ("plugin.read release-notes", 0),
+        ("import collections.abc", 0),
+        ("plugin.install csv_to_json", 1),
+    ],
 )
 def test_plugins_work_from_a_level_on(engine: PolicyEngine, line: str, first: int) -> None:
     action = action_of(line)
@@ -209,9 +214,18 @@ def test_plugins_work_from_a_level_on(engine: PolicyEngine, line: str, first: in
 
 
 @pytest.mark.parametrize(
-    "line", ["plugin.call", "plugin.call a b", "plugin.call ../x", "plugin.call a*", "plugin.install x/y"]
+    "line",
+    [
+        *("plugin.call", "plugin.call a b", "plugin.call ../x", "plugin.call a*", "plugin.install x/y"),
+        *("import", "import a;b", "import ..a", "import a/b", "mcp.call files", "mcp.call files/read/x"),
+    ],
 )
 def test_what_is_no_name_is_denied(engine: PolicyEngine, line: str) -> None:
+    assert set(rulings(engine, action_of(line))) == {Ruling.DENY}
+
+
+@pytest.mark.parametrize("line", ["mcp.call files/read", "git.hook pre-commit", "git.sign"])
+def test_what_the_owner_has_to_allow_first(engine: PolicyEngine, line: str) -> None:
     assert set(rulings(engine, action_of(line))) == {Ruling.DENY}
 
 

@@ -313,7 +313,11 @@ def test_the_clock_is_that_of_this_machine(executor: CheckingExecutor) -> None:
 
 
 def test_the_gate_answers(executor: CheckingExecutor) -> None:
-    assert executor.check(b"def f(x):\n    return x\n", frozenset()) == {"violations": [], "entries": ["f"]}
+    assert executor.check(b"def f(x):\n    return x\n", frozenset()) == {
+        "violations": [],
+        "entries": ["f"],
+        "imports": [],
+    }
     assert executor.check(b"import os\n", frozenset())["violations"][0]["line"] == 1
     assert executor.check(b"x = 1\n" * 400_000, frozenset())["violations"][0]["rule"] == "checker"
     for source in (b"(" * 60_000, b"x = " + b"-" * 60_000 + b"1", b"\xff\xfe\x00", b"a" + b".a" * 30_000):

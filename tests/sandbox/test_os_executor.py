@@ -223,13 +223,13 @@ def test_who_is_ended_for_computing_met_a_limit_of_time(executor: OsExecutor) ->
 
 
 def test_a_verdict_of_the_gate_is_under_its_nonce(lying: OsExecutor) -> None:
-    assert lying.check(b"echo", frozenset()) == {"violations": [], "entries": ["f"]}
+    assert lying.check(b"echo", frozenset()) == {"violations": [], "entries": ["f"], "imports": []}
     assert lying.check(b"forged", frozenset())["violations"][0]["rule"] == "checker"
 
 
 def test_the_gate_answers(executor: OsExecutor) -> None:
     good = executor.check(b"def f(x):\n    return x\n", frozenset())
-    assert good == {"violations": [], "entries": ["f"]}
+    assert good == {"violations": [], "entries": ["f"], "imports": []}
     bad = executor.check(b"import os\n", frozenset())
     assert bad["violations"][0]["line"] == 1
     large = executor.check(b"x = 1\n" * 400_000, frozenset())

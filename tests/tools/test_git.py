@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from agentd.errors import AgentdError, Cancelled, Denied, ToolFailed, ToolMisused
+from agentd.sandbox.confine import Walls, reached
 from agentd.tools import git
 from agentd.tools.git_command import git_command
 from agentd.tools.repository import readable
@@ -542,3 +543,120 @@ def test_other_typed_commands_and_options_are_refused(repo: Path, line: str) -> 
     with pytest.raises((ToolMisused, Denied)):
         git_command(context(repo), line.split())
     assert plain(repo, "log", "--format=%s") == "First"
+
+
+# hooks and signatures -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def walls() -> None:
+    if reached() is None:
+        pytest.skip("this machine has no walls for programs")
+
+
+def allowing(root: Path, *actions: str) -> ToolContext:
+    return replace(context(root), may=lambda action: str(action) in actions)
+
+
+def put_hook(repo: Path, name: str, script: str) -> None:
+    hook = repo / ".git" / "hooks" / name
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\n{script}\n")
+    hook.chmod(0o755)
+
+
+def test_a_hook_that_is_not_allowed_does_not_run(repo: Path) -> None:
+    put_hook(repo, "pre-commit", "exit 1")
+    put_hook(repo, "commit-msg", "exit 1")
+    (repo / "app.py").write_text("a = 2\n")
+    assert call(git.git_commit, context(repo), message="x").ok
+
+
+@pytest.mark.usefixtures("walls")
+def test_a_hook_that_is_allowed_sees_what_is_committed_and_may_say_no(repo: Path) -> None:
+    put_hook(repo, "pre-commit", "git diff --cached --name-only; ! git diff --cached | grep -q '^+a = 3'")
+    ctx = allowing(repo, "git.hook pre-commit")
+    (repo / "notes.txt").write_text("not committed\n")
+    (repo / "app.py").write_text("a = 3\n")
+    head = plain(repo, "rev-parse", "HEAD")
+    with pytest.raises(ToolFailed, match="the hook pre-commit says no") as caught:
+        call(git.git_commit, ctx, message="x", paths=["app.py"])
+    assert caught.value.hint == "app.py"
+    assert plain(repo, "rev-parse", "HEAD") == head
+    (repo / "app.py").write_text("a = 2\n")
+    assert call(git.git_commit, ctx, message="x", paths=["app.py"]).ok
+    assert ctx.notes["hooks"] == ["pre-commit 1", "pre-commit 0"]
+    assert plain(repo, "status", "--porcelain") == "M notes.txt"
+
+
+@pytest.mark.usefixtures("walls")
+def test_a_hook_changes_no_file_and_reaches_nothing_outside(
+    repo: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    outside = tmp_path_factory.mktemp("outside") / "secret"
+    outside.write_text("x")
+    tries = f"(echo x >app.py) && exit 1; (echo x >.git/config) && exit 1; cat {outside} && exit 1; exit 0"
+    put_hook(repo, "pre-commit", tries)
+    (repo / "notes.txt").write_text("new\n")
+    assert call(git.git_commit, allowing(repo, "git.hook pre-commit"), message="x").ok
+    assert (repo / "app.py").read_text() == "a = 1\n"
+
+
+@pytest.mark.usefixtures("walls")
+def test_a_hook_words_the_message_and_leaves_whose_commit_it_is(repo: Path) -> None:
+    put_hook(repo, "commit-msg", 'git interpret-trailers --in-place --trailer "Change-Id: I42" "$1"')
+    ctx = allowing(repo, "git.hook commit-msg")
+    (repo / "app.py").write_text("a = 2\n")
+    assert call(git.git_commit, ctx, message="x").ok
+    assert plain(repo, "log", "-1", "--format=%(trailers:key=Change-Id,valueonly)") == "I42"
+    assert "Agentd-Task: task-1" in plain(repo, "log", "-1", "--format=%B")
+    put_hook(repo, "commit-msg", 'echo other > "$1"')
+    (repo / "app.py").write_text("a = 3\n")
+    with pytest.raises(ToolFailed, match="takes away the line 'Agentd-Task: task-1'"):
+        call(git.git_commit, ctx, message="x")
+
+
+def test_a_hook_does_not_run_without_walls(repo: Path) -> None:
+    put_hook(repo, "pre-commit", "touch ran")
+    (repo / "app.py").write_text("a = 2\n")
+    ctx = replace(allowing(repo, "git.hook pre-commit"), walls=Walls(required=False))
+    with pytest.raises(ToolFailed, match="runs behind walls only"):
+        call(git.git_commit, ctx, message="x")
+    assert not (repo / "ran").exists()
+
+
+@pytest.fixture
+def signing_user(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home whose git signs with a key of ssh."""
+    home = tmp_path_factory.mktemp("user")
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(home / "key")], check=True)
+    (home / "signers").write_text(f"me@example.org {(home / 'key.pub').read_text()}")
+    settings = f'[gpg]\n\tformat = ssh\n[gpg "ssh"]\n\tallowedSignersFile = {home}/signers\n'
+    (home / ".gitconfig").write_text(f"{settings}[user]\n\tsigningkey = {home}/key.pub\n")
+    monkeypatch.setenv("HOME", str(home))
+    return home
+
+
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="there is no ssh-keygen")
+def test_a_commit_is_signed_where_that_is_allowed_by_the_users_program_only(repo: Path, signing_user: Path) -> None:
+    plain(repo, "config", "gpg.ssh.program", str(repo / "evil"))
+    plain(repo, "config", "commit.gpgsign", "true")
+    (repo / "evil").write_text("#!/bin/sh\ntouch ran\n")
+    (repo / "evil").chmod(0o755)
+    (repo / "app.py").write_text("a = 2\n")
+    signers = ("-c", f"gpg.ssh.allowedSignersFile={signing_user}/signers", "-c", "gpg.ssh.program=ssh-keygen")
+    call(git.git_commit, context(repo), message="Not signed", paths=["app.py"])
+    assert plain(repo, *signers, "log", "-1", "--format=%G?") == "N"
+    (repo / "app.py").write_text("a = 3\n")
+    call(git.git_commit, allowing(repo, "git.sign"), message="Signed", paths=["app.py"])
+    assert plain(repo, *signers, "log", "-1", "--format=%G? %s") == "G Signed"
+    assert not (repo / "ran").exists()
+
+
+def test_a_commit_that_cannot_be_signed_is_not_made(repo: Path, signing_user: Path) -> None:
+    (signing_user / "key").unlink()
+    (repo / "app.py").write_text("a = 2\n")
+    head = plain(repo, "rev-parse", "HEAD")
+    with pytest.raises(ToolFailed, match="git commit-tree failed"):
+        call(git.git_commit, allowing(repo, "git.sign"), message="x")
+    assert plain(repo, "rev-parse", "HEAD") == head

@@ -10,7 +10,7 @@ import ast
 import io
 import tokenize
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from types import CodeType
 from typing import NamedTuple
 
@@ -50,21 +50,22 @@ class Report(NamedTuple):
     """`entries`: the public functions in their order; the code is there when nothing is wrong."""
 
     violations: list[Violation]
-    entries: list[str]
-    code: CodeType | None
+    entries: Sequence[str] = ()
+    imports: Sequence[str] = ()
+    code: CodeType | None = None
 
 
 def check(source: bytes, grants: Iterable[str]) -> Report:
     """Look at a source, and compile it when it may run."""
     found = list(_text(source))
     if found:
-        return Report(found, [], None)
+        return Report(found)
     text = source.decode("utf-8-sig")
     try:
         tree = ast.parse(text, "plugin")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         hint = "write one Python file, complete and without anything around it"
-        return Report([Violation(getattr(error, "lineno", None) or 1, "syntax", str(error), hint)], [], None)
+        return Report([Violation(getattr(error, "lineno", None) or 1, "syntax", str(error), hint)])
     entries = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
     found = [*_size(tree), *_tokens(text)]
     tree = without_script(tree)
@@ -80,7 +81,9 @@ def check(source: bytes, grants: Iterable[str]) -> Report:
     code = None
     if not found:
         code, found = compiled(tree)
-    return Report(sorted(set(found)), entries, code)
+    offered = {*facades.FACADES, *facades.CAPABILITIES}
+    imported = sorted({module for _, module, _ in imports(tree)} & offered) if code is not None else []
+    return Report(sorted(set(found)), entries, imported, code)
 
 
 def _text(source: bytes) -> Iterator[Violation]:

@@ -31,7 +31,7 @@ class Conversation:
         if "check" in frame:
             report = gate.check(frame["check"].encode("latin-1"), frame["grants"])
             found = [violation._asdict() for violation in report.violations]
-            return {"violations": found, "entries": report.entries}
+            return {"violations": found, "entries": report.entries, "imports": report.imports}
         if "load" in frame:
             room = frame["output_bytes"]
             more = {"seed": frame["seed"], "output_bytes": room, "seconds": frame["seconds"]}
