@@ -51,11 +51,13 @@ class _Log:
 class _Own:
     """What belongs to one thread."""
 
-    __slots__ = ("after", "connection", "depth", "log")
+    __slots__ = ("after", "connection", "depth", "leaving", "log")
 
     def __init__(self, connection: apsw.Connection) -> None:
         self.connection = connection
         self.depth = 0
+        self.leaving = 0
+        """How many blocks of `leaving_log` it is in."""
         self.after: list[Callable[[], None]] = []
         self.log = _Log()
         connection.exec_trace = self.log.note
@@ -204,13 +206,15 @@ class Database:
     @contextmanager
     def leaving_log(self) -> Iterator[None]:
         """Commits of this thread inside leave the log as it is: for much data, moving it takes longer than they do."""
-        connection = self._own().connection
-        connection.wal_autocheckpoint(0)
+        own = self._own()
+        own.leaving += 1
+        own.connection.wal_autocheckpoint(0)
         try:
             yield
         finally:
-            if not self._closed:
-                connection.wal_autocheckpoint(_MOST_IN_LOG)
+            own.leaving -= 1
+            if not own.leaving and not self._closed:
+                own.connection.wal_autocheckpoint(_MOST_IN_LOG)
 
     @contextmanager
     def relaxed(self) -> Iterator[None]:

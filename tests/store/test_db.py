@@ -200,6 +200,18 @@ def test_threads_that_read_and_then_write_lose_nothing(table: Database) -> None:
     assert names(table) == ["100"]
 
 
+def test_much_is_left_in_the_log_until_the_outermost_block_that_wants_it(table: Database, path: Path) -> None:
+    table.empty_log()
+    size = path.stat().st_size
+    with table.leaving_log():
+        with table.leaving_log():
+            add(table, "x" * 8_000_000)
+        add(table, "y")
+        assert path.stat().st_size == size
+    add(table, "z")
+    assert path.stat().st_size > size + 8_000_000
+
+
 def test_a_snapshot_sees_one_state(table: Database) -> None:
     add(table, "one")
     with table.snapshot(), ThreadPoolExecutor(1) as pool:
