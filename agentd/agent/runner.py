@@ -238,7 +238,7 @@ class Runner:
         """
         verdict = work.hearing() if outcomes[-1].state is StepState.DONE else None
         if verdict is not None and verdict.decision is Stance.REVISE:
-            outcomes[-1] = self._mended(work, chooser, plan, verdict.because)
+            outcomes[-1] = self._mended(work, chooser, plan, len(outcomes), verdict.because)
             verdict = work.hearing() if outcomes[-1].state is StepState.DONE else None
         if verdict is None:
             return []
@@ -247,9 +247,9 @@ class Runner:
             raise Denied(f"{refusal.message}\n{self._put_back(work, 'council-put-back')}", hint=_shows(work))
         return [result for result in run_checks(work, verdict.checks) if not result.passed]
 
-    def _mended(self, work: Work, chooser: Chooser, plan: Plan, advice: str) -> Outcome:
-        """The last step once more, with what is to be mended."""
-        number, step = len(plan.steps), plan.steps[-1]
+    def _mended(self, work: Work, chooser: Chooser, plan: Plan, number: int, advice: str) -> Outcome:
+        """The step that was done last once more, with what is to be mended."""
+        step = plan.steps[number - 1]
         work.scope.journal.step_started(number)
         work.scope = replace(work.scope, step=number)
         outcome = judge(work, step, self._tried(work, chooser, step, advice=advice))

@@ -13,7 +13,7 @@ import pytest
 from agentd.agent.context import prompt
 from agentd.agent.council import ROLES
 from agentd.errors import ModelError, NeedsApproval
-from agentd.types import Budget, ModelProfile, ModelReply, ModelRequest, Report, TaskRequest, TaskState
+from agentd.types import Budget, Check, ModelProfile, ModelReply, ModelRequest, Report, TaskRequest, TaskState
 from tests.agent.conftest import DONE, Agent, Words, one_step
 
 PARTS = {prompt(f"roles/{role}").strip(): role for role in ROLES}
@@ -257,6 +257,16 @@ def test_a_change_that_is_revised_is_mended_once(agent: Agent) -> None:
     assert heard(agent) == [("plan", "accept"), ("change", "revise"), ("change", "accept")]
     assert (agent.folder / "b.txt").exists()
     assert any("b.txt is missing" in m.content for r in model.asked for m in r.messages)
+
+
+def test_what_is_mended_is_the_step_that_was_done_last(agent: Agent) -> None:
+    plan = {"steps": [{"intent": "write a.txt"}, {"intent": "polish it for hours"}], "stop_when": "checks_pass"}
+    mended = ["write_file", {"path": "b.txt"}, "```\nx\n```", "answer", "Mended.", DONE]
+    model = Council(plan, *WRITE, *mended, security=[YES, MEND | {"because": "b.txt is missing"}])
+    check = Check(target="python -c \"open('a.txt')\"")
+    assert run(agent, model, checks=(check,)).state is TaskState.VERIFIED
+    rows = agent.app.db.rows("SELECT number, state FROM steps ORDER BY number")
+    assert [(row["number"], row["state"]) for row in rows] == [(1, "done"), (2, "pending")]
 
 
 def test_what_is_asked_for_after_the_work_can_fail_it_and_not_verify_it(agent: Agent) -> None:
