@@ -64,3 +64,45 @@ def test_the_doors_see() -> None:
         "import http.client\nfrom os import system\nos.popen('x')\ndef f():\n    from apsw import Connection"
     )
     assert {"http.client", "os.system", "os.popen", "apsw"} <= set(used(tree))
+
+
+WRITING = {
+    *("write_text", "write_bytes", "unlink", "rmtree", "rename", "mkdir", "makedirs", "rmdir", "touch", "symlink_to"),
+    *("hardlink_to", "symlink", "copy2", "copyfile", "copytree", "truncate", "chmod", "utime", "removedirs", "mkfifo"),
+    *("os.remove", "os.replace", "os.link", "shutil.copy", "shutil.move"),
+}
+"""Functions of `os` and `shutil` and methods of `Path` that change files."""
+NOT_THE_USERS = {
+    "tools/hooks.py": "a message and an index for a hook, in a folder of their own",
+    "tools/preview.py": "copies that a call is tried on",
+    "tools/repository.py": "git's own folder, and a mirror of it",
+    "tools/start_files.py": "what a program did to them is taken back",
+    "plugins/folder.py": "the plugins of the home",
+}
+
+
+def writes(tree: ast.AST) -> Iterator[str]:
+    """Calls that change files, other than through a `Workspace`."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        opens = name in ("open", "os.open", "io.open") or name.endswith((".open", "fdopen"))
+        mode = " ".join(ast.unparse(each) for each in [*node.args, *(word.value for word in node.keywords)])
+        if opens and any(f"'{letter}" in mode for letter in "wax"):
+            yield name
+        elif {name, name.rpartition(".")[2]} & WRITING and "workspace" not in name:
+            yield name
+
+
+@pytest.mark.parametrize("folder", ["tools", "agent", "tasks", "plugins", "policy"])
+def test_the_users_files_change_through_a_workspace_alone(folder: str) -> None:
+    for file in sorted((PACKAGE / folder).glob("*.py")):
+        name = file.relative_to(PACKAGE).as_posix()
+        found = set(writes(ast.parse(file.read_text(encoding="utf-8"))))
+        assert name in NOT_THE_USERS or not found, f"agentd/{name} calls {', '.join(found)}; see agentd/workspace/"
+
+
+def test_the_door_to_files_sees() -> None:
+    tree = ast.parse("path.write_text('x')\nopen(a, 'wb')\nshutil.rmtree(b)\nctx.workspace.move(a, b)\nopen(c)")
+    assert set(writes(tree)) == {"path.write_text", "open", "shutil.rmtree"}
