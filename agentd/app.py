@@ -184,14 +184,7 @@ def build(
         bus=base.bus,
         enabled=lambda: live.current.models.probe,
     )
-    executors = _executors(settings)
-    executor = executors[settings.sandbox.chosen]
-    plugins = _registry(base, {*gate.tools, READ_SKILL, *_WORDS})
-
-    def limits() -> Limits:
-        return _limits(live.current.sandbox)
-
-    proof = Proof(lambda: executor, limits)
+    workshop = _workshop(base, policy, tools, {*gate.tools, READ_SKILL, *_WORDS})
     queue = _queue(base, approvals)
     shadows = Shadows(
         settings.copies_dir,
@@ -211,16 +204,7 @@ def build(
         sittings=Sittings(above=lambda: live.current.policy.council_above, ledger=ledger, approvals=approvals),
         redact=redactor,
         approvals=approvals,
-        forge=_forge(base, plugins, executor, policy, limits),
-    )
-    loader = Loader(
-        plugins,
-        tools,
-        executor=lambda: executor,
-        prove=proof,
-        record=record,
-        clock=clock,
-        limits=limits,
+        forge=workshop.forge,
     )
     rehearsal = Rehearsal(work=runner.run, gate=gate, shadows=shadows, previews=previews, clock=clock)
 
@@ -228,7 +212,7 @@ def build(
         try:
             return rehearsal.run(task, journal, cancel)
         finally:
-            loader.end(task.id)
+            workshop.loader.end(task.id)
 
     return App(
         live=live,
@@ -252,10 +236,10 @@ def build(
         replies=replies,
         prober=prober,
         puller=Puller(catalog.folder, defaults_dir() / "models"),
-        trial_runs=TrialRuns(executors, record, limits, preferred=executor.name),
-        plugins=plugins,
-        loader=loader,
-        admission=Admission(plugins, Judge(lambda: executor, limits), proof),
+        trial_runs=workshop.trial_runs,
+        plugins=workshop.registry,
+        loader=workshop.loader,
+        admission=workshop.admission,
         queue=queue,
         approvals=approvals,
         inbox=Inbox(db, queue, approvals),
@@ -312,6 +296,44 @@ def _gate(
         approvals=approvals,
         ask_above=lambda: base.live.current.policy.ask_above,
         redactor=redactor,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Workshop:
+    """What plugins are made, proven, kept and called with."""
+
+    registry: Registry
+    forge: Forge
+    admission: Admission
+    loader: Loader
+    trial_runs: TrialRuns
+
+
+def _workshop(base: _Base, policy: PolicyEngine, tools: Toolbox, reserved: Collection[str]) -> _Workshop:
+    """`tools`: where plugins in use are put; `reserved`: names that none may have."""
+    live, record = base.live, base.audit.record
+    executors = _executors(live.current)
+    executor = executors[live.current.sandbox.chosen]
+
+    def limits() -> Limits:
+        return _limits(live.current.sandbox)
+
+    registry, proof = _registry(base, reserved), Proof(lambda: executor, limits)
+    return _Workshop(
+        registry=registry,
+        forge=_forge(base, registry, executor, policy, limits),
+        admission=Admission(registry, Judge(lambda: executor, limits), proof),
+        loader=Loader(
+            registry,
+            tools,
+            executor=lambda: executor,
+            prove=proof,
+            record=record,
+            clock=base.clock,
+            limits=limits,
+        ),
+        trial_runs=TrialRuns(executors, record, limits, preferred=executor.name),
     )
 
 

@@ -89,9 +89,9 @@ def writes(tree: ast.AST) -> Iterator[str]:
         name = ast.unparse(node.func)
         opens = name in ("open", "os.open", "io.open") or name.endswith((".open", "fdopen"))
         mode = " ".join(ast.unparse(each) for each in [*node.args, *(word.value for word in node.keywords)])
-        if opens and any(f"'{letter}" in mode for letter in "wax"):
-            yield name
-        elif {name, name.rpartition(".")[2]} & WRITING and "workspace" not in name:
+        if (opens and any(f"'{letter}" in mode for letter in "wax")) or (
+            {name, name.rpartition(".")[2]} & WRITING and "workspace" not in name
+        ):
             yield name
 
 
