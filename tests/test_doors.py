@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,11 +88,11 @@ def writes(tree: ast.AST) -> Iterator[str]:
         if not isinstance(node, ast.Call):
             continue
         name = ast.unparse(node.func)
-        opens = name in ("open", "os.open", "io.open") or name.endswith((".open", "fdopen"))
-        mode = " ".join(ast.unparse(each) for each in [*node.args, *(word.value for word in node.keywords)])
-        if (opens and any(f"'{letter}" in mode for letter in "wax")) or (
-            {name, name.rpartition(".")[2]} & WRITING and "workspace" not in name
-        ):
+        opens = name == "open" or name.endswith((".open", "fdopen"))
+        given = [ast.unparse(each) for each in [*node.args, *(word.value for word in node.keywords)]]
+        makes = opens and any(re.fullmatch(r"'[rwaxbt+]*[wax+][rwaxbt+]*'", each) for each in given)
+        calls = "workspace" not in name and {name, name.rpartition(".")[2]} & WRITING
+        if makes or calls:
             yield name
 
 
