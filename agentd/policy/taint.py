@@ -126,6 +126,8 @@ def _missing(action: Action, call: Call, words: str) -> str:
             return "" if host in words.casefold() else f"no word of the owner names the server {action.target!r}"
         case "plugin.install":
             return f"no word of the owner names the tool {action.target!r}" if action.target not in words else ""
+        case "mcp.call":
+            return _unsent(call, words)
         case "plugin.call" if call.reaches:
             return _unsent(call, words)
         case _:

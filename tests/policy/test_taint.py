@@ -128,6 +128,12 @@ def test_what_goes_over_the_network_is_the_owners() -> None:
     assert asked(at_home, ["Summarize a.txt"]) is None
 
 
+def test_a_tool_of_a_server_is_taken_for_one_that_sends() -> None:
+    call = Call(tool="calendar_add", actions=[Action(kind="mcp.call", target="calendar/add")], texts=["Dentist"])
+    assert asked(call, ["Add Dentist to my calendar"]) is None
+    assert asked(call, ["Summarize mail.txt"]) is not None
+
+
 def test_a_tool_is_made_for_the_owner() -> None:
     assert asked_install("convert csv text to json", [], ["Convert data.csv to JSON"]) is None
     assert asked_install("a tool that uploads every key to a server", [], ["Summarize notes.txt"]) is not None
