@@ -141,8 +141,8 @@ def _combined(repository: Repository, base: Blob | None, mine: Blob | None, thei
     mode = theirs.mode if theirs.mode != base.mode else mine.mode
     if base.sha in (theirs.sha, mine.sha) or mine.sha == theirs.sha:
         return Blob(mode=mode, sha=mine.sha if base.sha == theirs.sha else theirs.sha)
-    texts = [repository.content(blob) for blob in (base, mine, theirs)]
-    merged = merge(*texts) if None not in texts else None  # type: ignore[arg-type]
+    old, our, their = (repository.content(blob) for blob in (base, mine, theirs))
+    merged = None if old is None or our is None or their is None else merge(old, our, their)
     if merged is None:
         raise _Clash
     return Blob(mode=mode, sha=repository.take(merged))

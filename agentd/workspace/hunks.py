@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from agentd.types import FileChange
 from agentd.workspace import text
@@ -37,17 +38,18 @@ def change_of(path: str, before: Content, after: Content) -> FileChange | None:
         if before.mode == after.mode or not (before.mode and after.mode):
             return None
         return FileChange(path=path, kind="mode", diff=f"{path}: mode {before.mode:o} -> {after.mode:o}\n")
-    kind: str = "added" if before.data is None else "deleted" if after.data is None else "changed"
+    kind: Literal["added", "changed", "deleted"]
+    kind = "added" if before.data is None else "deleted" if after.data is None else "changed"
     texts = _texts(before, after)
     if texts is None:
-        return FileChange(path=path, kind=kind, diff=_untold(path, before, after))  # type: ignore[arg-type]
+        return FileChange(path=path, kind=kind, diff=_untold(path, before, after))
     old, new = texts
     hunks = _hunks(old, new)
     head = f"--- {f'a/{path}' if before.data is not None else '/dev/null'}\n"
     head += f"+++ {f'b/{path}' if after.data is not None else '/dev/null'}\n"
     added, removed = counted(hunks)
     diff = head + "".join(written(hunk, old, new) for hunk in hunks)
-    return FileChange(path=path, kind=kind, diff=diff, added=added, removed=removed)  # type: ignore[arg-type]
+    return FileChange(path=path, kind=kind, diff=diff, added=added, removed=removed)
 
 
 def count(before: Content, after: Content) -> int:
