@@ -14,11 +14,14 @@ from agentd.tools.repository import TIMEOUT, Change, Repository, open_repository
 from agentd.tools.tool import ToolContext
 
 # An option that is not listed is refused: others write files (--output), read outside (--no-index), run programs
-# (--ext-diff, --show-signature, the placeholder %G) or look into submodules.
+# (--ext-diff, --show-signature, the placeholder %G), look into submodules, or change the lines of a diff by which
+# files that may not be read are told (--color, --word-diff).
 _DIFF = (
-    r"-p|-u|--patch|--no-patch|--stat|--shortstat|--numstat|--summary|--name-only|--name-status|--raw|-z|-U\d+"
-    r"|--unified=\d+|-w|-b|--ignore-all-space|--ignore-space-change|--ignore-blank-lines|--minimal|--patience"
-    r"|--histogram|-M\d*%?|-C\d*%?|--find-renames|--no-renames|--diff-filter=\w+|--no-color|--color=never"
+    r"-p|-u|--patch|--no-patch|--stat(=[\d,]+)?|--dirstat|--compact-summary|--full-index|--abbrev=\d+|-a|--text|--shortstat|--numstat|--summary|--name-only|--name-status|--raw|-z|-U\d+"
+    r"|--unified=\d+|-w|-b|--ignore-all-space|--ignore-space-change|--ignore-space-at-eol|--ignore-cr-at-eol"
+    r"|--ignore-blank-lines|--minimal|--patience"
+    r"|--histogram|-M\d*%?|-C\d*%?|--find-renames|--no-renames|--diff-filter=\w+|--no-color|--color=never|--no-ext-diff"
+    r"|--no-textconv"
 )
 _OPTIONS = {
     "status": re.compile(
@@ -28,13 +31,16 @@ _OPTIONS = {
     "diff": re.compile(rf"{_DIFF}|--cached|--staged|--merge-base|-R|--check|--exit-code|--quiet"),
     "log": re.compile(
         rf"{_DIFF}|-\d+|-n\d+|--max-count=\d+|--oneline|--graph|--decorate(=\w+)?|--no-decorate|--abbrev-commit|--all"
+        r"|--branches|--tags|--remotes|--date-order|--topo-order|--author-date-order|--no-abbrev-commit|--boundary"
+        r"|--left-right|--cherry-pick|--simplify-by-decoration|--show-pulls|--invert-grep|--all-match|-E|-F|-[SG].+|--pretty"
         r"|--reverse|--follow|--merges|--no-merges|--first-parent|-i|--date=[\w:%-]+|--skip=\d+"
         r"|--(since|after|until|before|author|committer|grep)=.*|--(format|pretty)=.*"
     ),
 }
 _VALUED = {"log": ("-n", "--since", "--after", "--until", "--before", "--author", "--committer", "--grep", "-S", "-G")}
 _SIGNED = re.compile(r"%[-+ ]?G")
-_SILENT = ("-q", "--quiet", "-n", "--no-verify", "--no-gpg-sign", "--no-edit")
+_PATCH = re.compile(r"-p|-u|--patch|-U\d+|--unified=\d+")
+_SILENT = ("-q", "--quiet", "-v", "--verbose", "-n", "--no-verify", "--no-gpg-sign", "--no-edit")
 """Options of commit that say what holds anyway."""
 
 
@@ -57,6 +63,9 @@ def git_command(ctx: ToolContext, arguments: Sequence[str]) -> Completed:
 
 
 def _refuse_unknown(ctx: ToolContext, name: str, arguments: Sequence[str]) -> None:
+    if "--graph" in arguments and any(map(_PATCH.fullmatch, arguments)):
+        # Its lines stand before those by which files that may not be read are told.
+        raise ToolMisused("git log: --graph does not go with a patch", hint="leave out --graph or -p")
     words = iter(arguments)
     for word in words:
         if word == "--":
@@ -108,7 +117,7 @@ def _parse(ctx: ToolContext, arguments: Sequence[str]) -> tuple[list[str], bool,
     everything = False
     words = iter(arguments)
     for word in words:
-        if word in ("-m", "--message", "-am"):
+        if word in ("-m", "--message", "-am", "-qm"):
             everything |= word == "-am"
             messages.append(_value(word, words))
         elif word.startswith("--message="):

@@ -265,6 +265,26 @@ def test_files_that_may_not_be_read_are_neither_shown_nor_committed(repo: Path) 
     assert "by hand" in shown
 
 
+FORMS = (
+    "--graph; --graph --stat; --format=%h; --format=x%n; --format=%x00; --format=%B%x0d; --oneline; -z; --raw"
+    "; --reverse; -u; -U0; --stat=80; --text; --full-index; --pretty; --left-right; --boundary; -Shidden; -Ghid.en"
+    "; -M -C; --no-patch -p; --all"
+)
+
+
+@pytest.mark.parametrize("options", FORMS.split("; "))
+def test_no_form_of_a_log_shows_what_may_not_be_read(repo: Path, options: str) -> None:
+    (repo / ".env").write_text("TOKEN=hidden\n")
+    plain(repo, "add", ".env")
+    plain(repo, "commit", "-qm", "by hand")
+    ctx = context(repo, may_read=lambda path: path != ".env")
+    try:
+        shown = git_command(ctx, ["log", "-p", *options.split()]).stdout
+    except ToolMisused:
+        return
+    assert "hidden" not in shown
+
+
 def test_content_cannot_pass_for_the_head_of_another_file() -> None:
     diff = "diff --git a/k b/k\n--- a/k\n+++ b/k\n@@ -0,0 +1 @@\n+x\x0cdiff --git a/ok b/ok\n+secret\n"
     assert "secret" not in readable(diff, lambda path: path != "k")
