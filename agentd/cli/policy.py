@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 
@@ -24,6 +24,10 @@ from agentd.types import AccessLevel
 from agentd.workspace.paths import Workspace
 
 _EXIT = {"allow": 0, "deny": 5, "ask": 6}
+_LONGEST = 200_000
+"""Bytes of a line that is judged; what is longer is no command."""
+_SHOWN = 1_000
+"""Characters of it that are said back when it is longer."""
 
 _workspace = click.option("-w", "--workspace", metavar="DIR", help="A project whose own policy counts too.")
 
@@ -58,7 +62,7 @@ def check(invocation: Invocation, what: tuple[str, ...], level: int | None, tain
     """What policy would say to a command ('git push --force') or an action (fs.write src/a.py).
 
     Needs no daemon. Exit code 0 for allow, 5 for deny, 6 for ask. With - every line of stdin is judged, each
-    answered by one line of JSON, and the exit code is 0.
+    answered by one line of JSON, those that are no command too, and the exit code is 0.
     """
     home = home_of(invocation)
     engine = PolicyEngine.load(home.policies_dir)
@@ -66,9 +70,8 @@ def check(invocation: Invocation, what: tuple[str, ...], level: int | None, tain
     root = _root(workspace)
     judge = partial(judged_json, policy_of(engine, root), level=used, workspace=str(root or ""), tainted=taint)
     if what == ("-",):
-        for line in sys.stdin:
-            if line.strip():
-                output.data_json(_judge_line(judge, line.rstrip("\n"), used))
+        for line, wrong in _lines(sys.stdin.buffer):
+            output.data_json({"input": line} | (_malformed(wrong, used) if wrong else _judge_line(judge, line, used)))
         return 0
     judged = judge(action=action_of(what[0] if len(what) == 1 else shlex.join(what)))
     if invocation.json:
@@ -118,14 +121,34 @@ def test(invocation: Invocation, file: Path | None, workspace: str | None) -> in
     return 1 if failed else 0
 
 
+def _lines(stream: BinaryIO) -> Iterator[tuple[str, str]]:
+    """Each line without its end, and why it cannot be read where that is so."""
+    first = True
+    while data := stream.readline(_LONGEST + 1):
+        wrong = ""
+        if len(data) > _LONGEST:
+            wrong = f"The line has more than {_LONGEST} bytes."
+            while not data.endswith(b"\n") and (rest := stream.readline(_LONGEST)):
+                data = data[:_LONGEST] + rest[-1:]
+        data = data.removesuffix(b"\n").removesuffix(b"\r").removeprefix(b"\xef\xbb\xbf" if first else b"")
+        line, first = data.decode(errors="replace"), False
+        if not wrong and "\ufffd" in line and line.encode() != data:
+            wrong = "The line is no UTF-8 text."
+        yield (line if len(line) <= _SHOWN or not wrong else f"{line[:_SHOWN]}…"), wrong
+
+
 def _judge_line(judge: Callable[..., dict[str, Any]], line: str, level: AccessLevel) -> dict[str, Any]:
     """A line that is no command is denied, and does not keep the others from their answers."""
     try:
         action = action_of(line)
     except BadInput as error:
-        judged = {"action": "", "level": int(level), "decision": "deny", "rule": "malformed", "because": error.message}
-        return {"input": line} | judged | {"risk": 90}
-    return {"input": line} | judge(action=action)
+        return _malformed(error.message, level)
+    return judge(action=action)
+
+
+def _malformed(because: str, level: AccessLevel) -> dict[str, Any]:
+    judged = {"action": "", "level": int(level), "decision": "deny", "rule": "malformed"}
+    return judged | {"because": because, "risk": 90}
 
 
 def _root(workspace: str | None) -> Path | None:

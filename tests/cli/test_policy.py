@@ -35,8 +35,9 @@ class Home:
     def write(self, text: str) -> None:
         (self.project / ".agentd" / "policy.yaml").write_text(text)
 
-    def run(self, *words: str, stdin: str = "") -> tuple[int, str]:
-        self.monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+    def run(self, *words: str, stdin: str | bytes = "") -> tuple[int, str]:
+        data = stdin.encode() if isinstance(stdin, str) else stdin
+        self.monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
         code = call(["--home", str(self.folder), "policy", *words])
         said = self.capsys.readouterr()
         return code, said.out + said.err
@@ -63,6 +64,45 @@ def test_a_project_s_rules_count_where_it_is_named(home: Home) -> None:
     _, shown = home.run("show", "-w", str(home.project))
     assert "no task above level 2" in shown
     assert "project:history" in shown
+
+
+MALFORMED = {
+    b"git 'log": "No closing quotation",
+    b"git \0 log": "NUL",
+    b"": "empty command",
+    b"  \t": "empty command",
+    b"git log \xff\xfe": "no UTF-8",
+    b"cat " + b"a" * 1_000_000: "more than 200000 bytes",
+    b"a " * 60_000: "at most 1000 words",
+    b"fs.read " + b"a" * 150_000: "longer than any file system takes",
+    b"'git log' -1": "name of a program",
+    "s\u200budo x".encode(): "name of a program",
+}
+
+
+def test_each_line_has_its_answer_whatever_it_is(home: Home) -> None:
+    told = home.run(
+        "check", "-", "--level", "2", stdin=b"\xef\xbb\xbfgit log\r\n" + b"\n".join([*MALFORMED, b"git status"])
+    )
+    code, answers = told[0], lines(told[1])
+    assert code == 0
+    assert [each["decision"] for each in answers] == ["allow", *["deny"] * len(MALFORMED), "allow"]
+    assert answers[0]["input"] == "git log"
+    for answer, because in zip(answers[1:], MALFORMED.values(), strict=False):
+        assert (answer["rule"], answer["level"], because in answer["because"]) == ("malformed", 2, True), answer[
+            "because"
+        ]
+
+
+def test_an_answer_stands_on_one_line_for_all_that_split_lines(home: Home) -> None:
+    _, told = home.run("check", "-", stdin="git log \u2028x\n\x0bgit\x0c\u2029\x85\x1c\n")
+    assert len(told.splitlines()) == 2
+
+
+def test_a_level_that_does_not_exist_is_refused(home: Home) -> None:
+    code, told = home.run("check", "-", "--level", "9", stdin="git log\n")
+    assert code == 2
+    assert "9 is not in the range 0<=x<=4" in told
 
 
 def test_a_project_that_would_give_is_refused(home: Home) -> None:
