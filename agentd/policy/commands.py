@@ -58,9 +58,10 @@ MAX_CHARACTERS = 100_000
 """The longest command that is judged at all."""
 
 _SUFFIX = re.compile(r"\.(?:exe|cmd|bat|com)$")
-_SEPARATORS = re.compile(r"[=:,@]")
+_SEPARATORS = re.compile(r"[=:,]|@(?!~\d*(?:\.\.|$))")  # git's `@~1` is no home of somebody
 _DRIVE = re.compile(r"[A-Za-z]:")
-_UP = re.compile(r"(?:^|[/\\])\.\.[ .]*(?:[/\\]|$)")
+_UP = re.compile(r"(?:^|[/\\])\.\.(?!\.(?:[/\\]|$))[ .]*(?:[/\\]|$)")
+"""Not `...`, which go and bazel take for all that lies below."""
 _PLAIN = re.compile(r"[a-z0-9_+-]+(?:[./][a-z0-9_+-]+)*")
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 _NAMES = {
@@ -71,6 +72,14 @@ _NAMES = {
 _PLAIN_NAME = re.compile(_NAME)
 _WITH_VALUE = ("-c", "-C", "--git-dir", "--work-tree", "--namespace", "--config-env", "--attr-source", "--super-prefix")
 """Options of git itself that take the next word."""
+_GIT_TEXT = {
+    "commit": re.compile(r"(?:-[aqsv]*m|--message(?==|$))(.*)", re.DOTALL),
+    "log": re.compile(r"(?:-[SG]|--(?:grep|author|committer|since|until|after|before)(?==|$))(.*)", re.DOTALL),
+}
+"""Options whose value is a text and no place, in the same word or as the next one."""
+_CLUSTER = re.compile(r"-[a-zR]{2,4}(?=[/~\\.])")
+"""Short options in one word before a path: `-rt/tmp`, `-rt.git`."""
+_PROGRAM = re.compile(r"[A-Za-z0-9_+./\\~:=@,\[\]-]+")
 _AWAY = re.compile(r"[/~]|\\\\|[A-Za-z]:[\\/]")
 
 
@@ -121,7 +130,7 @@ def subject_of(action: Action) -> Subject:
     if shape is Shape.NAME:
         return _name_subject(action.target, _NAMES.get(action.kind, _PLAIN_NAME))
     if shape is Shape.ARGV:
-        return _command_subject(action.argv)
+        return _command_subject(action.argv, typed=action.kind == "check.exec")
     if shape is Shape.HOST:
         return _host_subject(action.target)
     return Subject()
@@ -163,17 +172,22 @@ def _host_subject(target: str) -> Subject:
         return Subject(malformed=f"Not a server that could be judged: {error}.")
 
 
-def _command_subject(argv: tuple[str, ...]) -> Subject:
+def _command_subject(argv: tuple[str, ...], *, typed: bool) -> Subject:
+    """`typed`: by the owner, who may call a program what they like."""
     if not argv or not argv[0] or len(argv) > MAX_WORDS or sum(map(len, argv)) > MAX_CHARACTERS:
         return Subject(malformed=f"A command needs a program, and at most {MAX_WORDS} words.")
     if any(END in word for word in argv):
         return Subject(malformed="No word of a command can hold a NUL.")
-    places = dict.fromkeys(place for word in argv[1:] for place in _places(word))
+    if not typed and not _PROGRAM.fullmatch(argv[0]):
+        return Subject(malformed="The name of a program has no spaces, no signs of a shell and ASCII letters only.")
     program = _SUFFIX.sub("", argv[0].casefold())
+    git = _subcommand(argv[1:]) if program == "git" else ""
+    words = _without_texts(argv[1:], _GIT_TEXT[git]) if git in _GIT_TEXT else argv[1:]
+    places = dict.fromkeys(place for word in words for place in _places(word))
     return Subject(
         program=program,
         line=END.join((program, *argv[1:], "")),
-        git=_subcommand(argv[1:]) if program == "git" else "",
+        git=git,
         paths=tuple(map(fold, places)),
         outside=any(_AWAY.match(place) or _goes_up(place) for place in places),
     )
@@ -189,6 +203,18 @@ def _subcommand(words: tuple[str, ...]) -> str:
     return ""
 
 
+def _without_texts(words: tuple[str, ...], options: re.Pattern[str]) -> Iterator[str]:
+    """The words that may be places. What follows `--` always may."""
+    rest = iter(words)
+    for word in rest:
+        if word == "--":
+            yield from rest
+        elif not (found := options.fullmatch(word)):
+            yield word
+        elif not found[1]:
+            next(rest, None)
+
+
 def _goes_up(path: str) -> bool:
     return ".." in path and _UP.search(path) is not None
 
@@ -198,6 +224,8 @@ def _places(word: str) -> Iterator[str]:
     yield word
     if word.startswith("-") and not word.startswith("--") and len(word) > 2:
         yield word[2:]
+        if cluster := _CLUSTER.match(word):
+            yield word[cluster.end() :]
     parts = _SEPARATORS.split(word)
     if len(parts) > 1:
         yield from filter(None, parts)

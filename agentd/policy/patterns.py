@@ -17,7 +17,10 @@ PATH = (
     r"(?!(?:[^\0]*[/\\:])?\.\.(?:[/\\:]|\0))"
     r"[^\0\x01-\x1f\x7f`$;|&<>\"%]+"
 )
-_VALUES = {"WORD": WORD, "NUMBER": NUMBER, "PATH": PATH}
+# As git takes them: also `@`, `@{u}` and `@~1`, which stand for HEAD and its kin and for no file of arguments.
+REV = rf"(?:@(?![\w/\\-])(?![^\0]*[/\\:]\.\.(?:[/\\:]|\0))[^\0\x01-\x1f\x7f`$;|&<>\"%]*|{PATH})"
+NAME = r"[A-Za-z0-9_-]+"
+_VALUES = {"WORD": WORD, "NUMBER": NUMBER, "PATH": PATH, "REV": REV}
 
 
 class PatternError(ValueError):
@@ -52,9 +55,9 @@ def argv_pattern(
 ) -> re.Pattern[str]:
     """Matches a command written as words that each end with NUL.
 
-    An element is a word in which `*` stands for any characters, alternatives `a|b`, `!a|b` for any other word, a list
-    of alternatives taken as they are, `a?` for one that may be left out, PATH, WORD or NUMBER, `-**` for any words that
-    start with `-`, or `**` for any rest.
+    An element is a word in which `*` stands for any characters, alternatives `a|b` (`\\|` is a `|`), `!a|b` for any
+    other word, `-!a|b` for any other that starts with `-`, a list of alternatives taken as they are, `a?` for one that
+    may be left out, PATH, REV, WORD or NUMBER, `-**` for any words that start with `-`, or `**` for any rest.
     With `flags` or `operands` the last element must be `**`, and the rest may hold nothing else than they say.
     """
     parts = list(argv)
@@ -107,8 +110,10 @@ def _element(part: str | Sequence[str]) -> str:
         return f"(?:-[^{END}]*{END})*"
     if part in _VALUES:
         return _VALUES[part] + END
-    if part.startswith("!"):
-        return f"(?!(?:{_words(part[1:])}){END})[^{END}]+{END}"
+    if part.startswith(("!", "-!")):
+        dash, _, others = part.partition("!")
+        rest = f"{dash}[^{END}]*" if dash else f"[^{END}]+"
+        return f"(?!(?:{_words(others)}){END}){rest}{END}"
     if part.endswith("?"):
         return f"(?:(?:{_words(part[:-1])}){END})?"
     return f"(?:{_words(part)}){END}"
@@ -116,9 +121,9 @@ def _element(part: str | Sequence[str]) -> str:
 
 def _words(alternatives: str) -> str:
     """`a|b*` as an expression for a word without its end."""
-    words = alternatives.split("|")
+    words = [word.replace("\\|", "|") for word in re.split(r"(?<!\\)\|", alternatives)]
     if not all(words):
-        raise PatternError(f"{alternatives!r} has an empty alternative; use a list for words that hold '|'")
+        raise PatternError(f"{alternatives!r} has an empty alternative; write '\\|' in words that hold '|'")
     return "|".join(_chain([re.escape(text) for text in word.split("*")], f"[^{END}]") for word in words)
 
 
@@ -143,13 +148,19 @@ def _flag(flag: str) -> str:
     if space:
         joined = f"[={END}]" if name.startswith("--") else f"{END}?"
         return f"{re.escape(name)}{joined}{_value(value)}{END}"
-    name, equals, value = flag.partition("=")
-    if equals:
+    name, _, value = flag.partition("=")
+    if value:
         return f"{re.escape(name)}={_value(value)}{END}"
-    if name == "-NUMBER":
-        return f"-{NUMBER}{END}"
-    return re.escape(name) + END
+    return f"-{NUMBER}{END}" if flag == "-NUMBER" else re.escape(flag) + END
 
 
 def _value(text: str) -> str:
-    return _VALUES.get(text) or f"(?:{_words(text)})"
+    """One of the kinds of values, or alternatives, of which each may end with NAME."""
+    if text in _VALUES:
+        return _VALUES[text]
+    return f"(?:{'|'.join(_named(word) for word in text.split('|'))})"
+
+
+def _named(word: str) -> str:
+    lead = word.removesuffix("NAME")
+    return _words(word) if lead == word else re.escape(lead) + NAME

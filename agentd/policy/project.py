@@ -61,7 +61,7 @@ def _rule(document: Document, node: Node) -> Rule:
     match = _parts(parts["match"])
     if any(KINDS[kind] is Shape.HOST for kind in rule.match.kinds):
         document.fail(match["action"], "servers are no matter of a project", "only the rules of the home speak of them")
-    for key in ("flags", "operands", "workspace"):
+    for key in ("flags", "operands", "not_argv", "workspace"):
         if key in match:
             document.fail(match[key], f"{key} is not for the rules of a project", "leave it out")
     for key, much, most in (("path", "**/", _FOLDERS), ("not_path", "**/", _FOLDERS), ("argv", "**", _RESTS)):

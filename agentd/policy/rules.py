@@ -19,6 +19,8 @@ from agentd.types import AccessLevel, Action, Decision, Origin, Ruling
 _RISKS = {Ruling.ALLOW: 10, Ruling.ASK: 50, Ruling.DENY: 90}
 """Where a rule names none."""
 
+_SHOWN = 200
+"""Characters of a pattern that stand in an error."""
 _PATTERNS = ("argv", "path", "host", "name", "git")
 
 Span = tuple[AccessLevel, AccessLevel]
@@ -36,6 +38,7 @@ class Match:
     programs: frozenset[str] | None = None
     """The only programs that `argv` can match; None when it does not list them."""
     argv: re.Pattern[str] | None = None
+    not_argv: re.Pattern[str] | None = None
     path: re.Pattern[str] | None = None
     """Of a path, or of the name that an action is about."""
     not_path: re.Pattern[str] | None = None
@@ -52,6 +55,8 @@ class Match:
     def covers(self, subject: Subject) -> bool:
         """Whether an action of one of `kinds` fits."""
         if self.argv is not None and not self.argv.fullmatch(subject.line):
+            return False
+        if self.not_argv is not None and self.not_argv.fullmatch(subject.line):
             return False
         if self.git is not None and subject.git not in self.git:
             return False
@@ -151,7 +156,7 @@ def read_rule(document: Document, node: Node, level: AccessLevel | None = None) 
 
 
 def _match(document: Document, node: Node, ruling: Ruling, level: AccessLevel | None) -> Match:
-    optional = (*_PATTERNS, "flags", "operands", "not_path", "level", "origin", "workspace", "taint")
+    optional = (*_PATTERNS, "flags", "operands", "not_argv", "not_path", "level", "origin", "workspace", "taint")
     parts = document.entries(node, "match", ("action",), optional)
     kinds = _kinds(document, parts["action"])
     shapes = {KINDS[kind] for kind in kinds}
@@ -164,6 +169,7 @@ def _match(document: Document, node: Node, ruling: Ruling, level: AccessLevel | 
         origins=_origins(document, parts.get("origin")),
         programs=_programs(document, parts),
         argv=_argv(document, parts) if "argv" in parts else None,
+        not_argv=_plain_argv(document, parts["not_argv"]) if "not_argv" in parts else None,
         path=_globs(document, places) if (places := parts.get("path") or parts.get("name")) else None,
         not_path=_globs(document, parts["not_path"]) if "not_path" in parts else None,
         host=_hosts(document, parts["host"]) if "host" in parts else None,
@@ -202,7 +208,7 @@ def _check_shape(document: Document, node: Node, parts: dict[str, Node], shapes:
         document.fail(
             node, "match lacks a pattern", "add path, argv ('**' means any), git, host (servers) or name (plugins)"
         )
-    for key, needed in (("flags", "argv"), ("operands", "argv"), ("not_path", "path")):
+    for key, needed in (("flags", "argv"), ("operands", "argv"), ("not_argv", "argv"), ("not_path", "path")):
         if key in parts and needed not in parts:
             document.fail(parts[key], f"{key} needs {needed}")
 
@@ -277,6 +283,11 @@ def _argv(document: Document, parts: dict[str, Node]) -> re.Pattern[str]:
     return _compiled(document, parts["argv"], lambda: argv_pattern(words, flags, operands))
 
 
+def _plain_argv(document: Document, node: Node) -> re.Pattern[str]:
+    words = _words(document, node)
+    return _compiled(document, node, lambda: argv_pattern(words, None, None))
+
+
 def _words(document: Document, node: Node) -> list[str | Sequence[str]]:
     words: list[str | Sequence[str]] = []
     for item in document.items(node, "argv"):
@@ -331,7 +342,7 @@ def _check(document: Document, rule: Rule, node: Node, expected: bool) -> None:
             document.fail(item, f"rule {rule.id}: example {error.message}")
         if _fits(rule, action) is not expected:
             contradiction = "must match, but does not" if expected else "must not match, but does"
-            told = f"rule {rule.id} ({rule.match.shown}): the example {example!r} {contradiction}"
+            told = f"rule {rule.id} ({rule.match.shown[:_SHOWN]}): the example {example!r} {contradiction}"
             document.fail(item, told, "correct the pattern or the example")
 
 

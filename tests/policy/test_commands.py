@@ -68,3 +68,19 @@ def test_whatever_may_be_a_path_in_a_command_is_seen() -> None:
     argv = ("x", "plain", "--in=a/b", "-fc/d", "e:f", "-i", "@g,h")
     seen = subject_of(Action(kind="shell.exec", argv=argv)).paths
     assert {"plain", "a/b", "c/d", "e", "f", "g", "h"} <= set(seen)
+
+
+@pytest.mark.parametrize(
+    ("line", "outside"),
+    [
+        *(("go test ./...", False), ("ls ....", True), ("ls ..", True), ("ls a/.. ", True), ("x ./pkg/...", False)),
+        *(("cp -rt/tmp a", True), ("cp -rt../x a", True), ("gcc -Isrc/include a.c", False), ("cp -rtsub/x a", False)),
+        *(("git commit -m /x", False), ("git commit -m/x", False), ("git commit --message=/x", False)),
+        *(("git commit -m x /y", True), ("git commit -m x -- /y", True), ("git commit -m -- /y", True)),
+        ("git commit -m x -- -m /y", True),
+        *(("git log --grep=/x", False), ("git log --grep /x", False), ("git log -S/x", False), ("git log -m /x", True)),
+        *(("git log --format /x", True), ("git diff @~1", False), ("git diff @~a", True), ("ls a@~/x", True)),
+    ],
+)
+def test_what_lies_outside(line: str, outside: bool) -> None:
+    assert subject_of(action_of(line)).outside is outside

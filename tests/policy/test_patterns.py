@@ -45,6 +45,9 @@ def test_globs(glob: str, yes: list[str], no: list[str]) -> None:
         (["x", "NUMBER"], ["x 12"], ["x a", "x -1"]),
         (["x", "PATH"], ["x a/b.py", "x main..dev", "x HEAD~1"], ["x -a", "x /a", "x ../a", "x a/..", "x ~", "x @a"]),
         (["x", "WORD"], ["x /a"], ["x -a", "x"]),
+        (["x", "REV"], ["x @", "x @{u}..", "x @~1", "x a/b"], ["x @a", "x @:../a", "x @/a", "x ../a"]),
+        (["x", "-!-a|-b*", "**"], ["x -c", "x --all", "x - y"], ["x -a", "x -bc", "x y", "x"]),
+        (["x", "a\\|b|c"], ["x a|b", "x c"], ["x a", "x b"]),
         (["a.b"], ["a.b"], ["axb"]),
     ],
 )
@@ -55,7 +58,21 @@ def test_argument_patterns(pattern: list[str | list[str]], yes: list[str], no: l
 
 
 GRAMMAR = argv_pattern(
-    ["x", "**"], ["-q", "-v", "--all", "--tb=a|b", "-k WORD", "--max NUMBER", "--in PATH", "-p no:*", "-NUMBER"], "PATH"
+    ["x", "**"],
+    [
+        "-q",
+        "-v",
+        "--all",
+        "--tb=a|b",
+        "-k WORD",
+        "--max NUMBER",
+        "--in PATH",
+        "-p no:*",
+        "-w a|e::NAME",
+        "--none=",
+        "-NUMBER",
+    ],
+    "PATH",
 )
 
 
@@ -74,6 +91,7 @@ GRAMMAR = argv_pattern(
             "x --max 3",
             "x --max=3",
         ),
+        *("x -w a", "x -w e::B_c", "x --none="),
         *("x --in a/b", "x --in=a/b", "x -p no:c", "x -5", "x -- a b", "x -q -- a", "x a -q b --"),
     ],
 )
@@ -86,6 +104,7 @@ def test_known_options_pass(line: str) -> None:
     [
         *("x -z", "x -qz", "x --al", "x --all=1", "x --tb a", "x --tb=c", "x -k", "x -k -q", "x --max a", "x --max"),
         *("x --in /a", "x --in=../a", "x --in=-a", "x -p c", "x -pno", "x /a", "x ../a", "x a/../b", "x ~a", "x @a"),
+        *("x -w e::", "x -w e::b.c", "x -w b", "x --none=a", "x --none"),
         *("x -- -z", "x -- /a", "x a:../b", "x a\nb", "x $(a)", "x `a`", "x a;b", "x a|b", "x C:/a", "x \\a", "x -"),
     ],
 )

@@ -19,6 +19,10 @@ RULE = """\
   because: The pages are made.
   examples: {match: [docs/a.md], not_match: [src/a.py]}
 """
+EXCEPTED = (
+    "- {match: {action: shell.exec, argv: ['**'], not_argv: [ls, '**']}, decision: deny, because: b, "
+    "examples: {match: [cat a], not_match: [ls a]}}"
+)
 HOST = """\
 - match: {action: net.connect, host: "x:1"}
   decision: ask
@@ -107,6 +111,7 @@ def test_a_project_lowers_the_level(engine: PolicyEngine) -> None:
         (RULE.replace("decision: deny", "decision: allow"), 2, "a project allows nothing"),
         (RULE.replace("  decision", "  level: 4\n  decision"), 2, "unknown key 'level'"),
         (HOST, 1, "servers are no matter of a project"),
+        (EXCEPTED, 1, "not_argv is not for the rules of a project"),
         (RULE.replace('path: ["docs/**"]', 'path: ["**/a/**/b"]').replace("docs/a.md", "a/b"), 1, "may stand once"),
         (RULE.replace('path: ["docs/**"]', 'path: ["docs/**"], workspace: "/**"'), 1, "workspace is not for"),
         (RULE + RULE.replace("- match", "- id: x\n  match") * 2, 1, "the same id"),

@@ -10,7 +10,8 @@ from agentd.policy.commands import action_of
 from agentd.policy.engine import PolicyEngine
 from agentd.types import AccessLevel, Action, Origin, Ruling
 
-POLICIES = Path(__file__).parents[2] / "policies"
+HERE = Path(__file__).parent
+POLICIES = HERE.parents[1] / "policies"
 ATTACKS = [line for line in Path(__file__).with_name("attacks.txt").read_text().splitlines() if line and line[0] != "#"]
 
 # Command lines of an ordinary day, and the first level that allows them.
@@ -246,6 +247,61 @@ def test_no_escape_is_allowed_below_the_extended_shell(engine: PolicyEngine, lin
     for kind in ("shell.exec", "test.run"):
         action = Action(kind=kind, argv=argv)
         assert Ruling.ALLOW not in rulings(engine, action)[: AccessLevel.EXTENDED_SHELL], kind
+
+
+def test_no_leak_of_the_extended_shell_is_open(engine: PolicyEngine) -> None:
+    """What runs code from the command line, publishes, destroys: denied, or asked where no rule names the program."""
+    leaks = [line for line in (HERE / "leaks.txt").read_text().splitlines() if line and line[0] != "#"]
+    assert [line for line in leaks if Ruling.ALLOW in rulings(engine, action_of(line))] == []
+    asked = [line for line in leaks if Ruling.ASK in rulings(engine, action_of(line))]
+    assert len(asked) * 10 < len(leaks) > 400
+
+
+def test_an_ordinary_day_is_allowed_from_its_level_up(engine: PolicyEngine) -> None:
+    lines = [line for line in (HERE / "ordinary.txt").read_text().splitlines() if line and line[0] != "#"]
+    found = [f"{allowed_from(engine, line.partition(' ')[2])} {line.partition(' ')[2]}" for line in lines]
+    assert [line for line in found if line not in lines] == []
+    assert len(lines) > 400
+
+
+def test_a_program_that_no_rule_names_is_asked_about(engine: PolicyEngine) -> None:
+    decisions = [engine.decide(action_of("somebodys-tool --fast a"), level=level) for level in AccessLevel]
+    assert [each.ruling for each in decisions] == [Ruling.DENY] * 4 + [Ruling.ASK]
+    assert decisions[4].rule == "other-programs"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(
+            "git commit -m x /etc/passwd",
+            "git commit -m x ../y",
+            "git commit -am x -- /etc/passwd",
+            "git commit -F /etc/x",
+        ),
+        *("git log -m /etc/passwd", "git log -S x /etc/passwd", "git log --grep x -- ../y", "git commit -m x .env"),
+        *(
+            "git log --format=%h -- .env",
+            "git diff @/etc/passwd",
+            "git diff @:../x",
+            "git log @~/x",
+            "git commit -m x -m",
+        ),
+    ],
+)
+def test_what_is_said_hides_no_place(engine: PolicyEngine, line: str) -> None:
+    assert set(rulings(engine, action_of(line))) == {Ruling.DENY}
+
+
+@pytest.mark.parametrize(
+    "name", ["rm -rf x", "\u0455udo", "\uff52\uff4d", "s\u200budo", "ls;x", "$(x)", "`x`", "ls|sh", "a\nb", "!x", "*"]
+)
+def test_what_is_no_name_of_a_program_is_denied(engine: PolicyEngine, name: str) -> None:
+    for kind in ("shell.exec", "test.run"):
+        decision = engine.decide(Action(kind=kind, argv=(name, "x")), level=AccessLevel.EXTENDED_SHELL)
+        assert (decision.ruling, decision.rule) == (Ruling.DENY, "malformed")
+    typed = engine.decide(Action(kind="check.exec", argv=("./my check.sh", "x")), level=AccessLevel.READ_ONLY)
+    assert typed.ruling is Ruling.ALLOW
 
 
 def test_there_are_escapes_of_many_programs() -> None:
