@@ -23,7 +23,7 @@ MAX_COMMAND = 20_000
 
 _REPEATABLE = (
     *(("pytest",), ("npm", "test"), ("npm", "run", "lint"), *((name,) for name in PYTHON_TOOLS)),
-    *(("git", "status"), ("git", "diff"), ("git", "log")),
+    *(("git", name) for name in ("status", "diff", "log", "show", "blame", "branch", "ls-files", "rev-parse")),
 )
 """Checkers and formatters: run again after a crash, they leave what one run would have left."""
 

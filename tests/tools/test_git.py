@@ -565,6 +565,47 @@ def test_other_typed_commands_and_options_are_refused(repo: Path, line: str) -> 
     assert plain(repo, "log", "--format=%s") == "First"
 
 
+# looking around ------------------------------------------------------------------------------------------------------
+
+
+def test_commands_that_look(repo: Path) -> None:
+    (repo / "app.py").write_text("a = 2\n")
+    plain(repo, "commit", "-qam", "Second")
+    ctx = context(repo)
+
+    def said(*words: str) -> str:
+        done = git_command(ctx, words)
+        assert done.code == 0, done.stderr
+        return done.stdout
+
+    assert "Second" in said("show")
+    assert "+a = 2" in said("show", "HEAD", "--", "app.py")
+    assert said("show", "HEAD~1:app.py") == "a = 1\n"
+    assert "a = 2" in said("blame", "-L", "1,1", "app.py")
+    assert said("branch", "--show-current").strip() == "main"
+    assert said("ls-files").split() == ["app.py", "notes.txt"]
+    assert said("rev-parse", "HEAD").strip() == plain(repo, "rev-parse", "HEAD")
+
+
+def test_looking_makes_nothing_and_shows_nothing_that_may_not_be_read(repo: Path) -> None:
+    (repo / "key.txt").write_text("hidden\n")
+    plain(repo, "add", ".")
+    plain(repo, "commit", "-qm", "Key")
+    blob, tag = plain(repo, "rev-parse", "HEAD:key.txt"), "for-the-key"
+    plain(repo, "tag", tag, blob)
+    ctx = context(repo, may_read=lambda path: path != "key.txt")
+    assert "hidden" not in git_command(ctx, ["show", "HEAD"]).stdout
+    for words in (
+        *(["show", name] for name in (blob, blob[:9], tag, "HEAD:key.txt", ":key.txt", ":0:key.txt", "HEAD:./key.txt")),
+        *(["blame", "key.txt"], ["blame", "HEAD", "--", "key.txt"], ["blame", "--contents", "key.txt", "app.py"]),
+        *(["branch", "new"], ["branch", "-D", "main"], ["show", "--output=x"], ["ls-files", "-X", "key.txt"]),
+        *(["show", "HEAD", blob], ["show", "HEAD", "--format=%GG"], ["rev-parse", "--git-dir"]),
+    ):
+        with pytest.raises((ToolMisused, Denied)):
+            git_command(ctx, words)
+    assert plain(repo, "branch", "--format=%(refname:short)") == "main"
+
+
 # hooks and signatures -------------------------------------------------------------------------------------------------
 
 
