@@ -29,6 +29,8 @@ LOCK = ROOT / "state" / "setup.lock"
 LLAMA = "llama-cpp-python"
 QUIET_SECONDS = 30.0
 """Off a terminal, a long phase gives a sign of life this often."""
+COMPILE = "import compileall, sys; [compileall.compile_dir(folder, quiet=2, workers=0) for folder in sys.argv[1:]]"
+"""What does not compile is left to whoever imports it."""
 
 HINTS = (
     (
@@ -71,6 +73,8 @@ def _install(kind: str) -> None:
     _install_llama(cmake_args)
     _phase("packages", [*_installer(), "--require-hashes", "-r", str(ROOT / _setup.LOCKS[kind])])
     _phase("checkout", [*_installer(), "--no-deps", "-e", str(ROOT)])
+    # Not every installer does it, and where Python may keep nothing each process compiles all that it imports.
+    _phase("byte code", [PYTHON, "-c", COMPILE, str(VENV), str(ROOT / "agentd")])
     _write_stamp(_setup.fingerprint(), kind, cmake_args)
 
 
