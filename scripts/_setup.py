@@ -75,7 +75,8 @@ def need_python() -> None:
 
 
 def become(argv: "list[str]") -> None:
-    """Let `argv` take the place of this process."""
+    """Let `argv` take the place of this process; what Python compiles there is kept, or each start compiles it again."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.stdout.flush()
     sys.stderr.flush()
     if os.name == "nt":  # execv there returns to the shell at once

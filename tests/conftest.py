@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import hypothesis
@@ -16,10 +15,6 @@ hypothesis.settings.load_profile("agentd")
 
 for name in [name for name in os.environ if name.startswith("AGENTD_")]:
     del os.environ[name]
-
-# What is tested here and in child processes is compiled once, and not by each of them.
-sys.dont_write_bytecode = False
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture
