@@ -9,6 +9,8 @@ import hypothesis
 import pytest
 
 from agentd.config import init_home
+from agentd.home import defaults_dir
+from agentd.policy.engine import PolicyEngine
 
 hypothesis.settings.register_profile("agentd", deadline=None)  # a busy machine is no fault
 hypothesis.settings.load_profile("agentd")
@@ -23,3 +25,9 @@ def home(tmp_path: Path) -> Path:
     folder = tmp_path / "home"
     init_home(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def policy() -> PolicyEngine:
+    """The rules of a new home; reading them takes longer than most tests."""
+    return PolicyEngine.load(defaults_dir() / "policies")

@@ -13,6 +13,7 @@ import pytest
 from agentd.app import App, build
 from agentd.config import init_home, load_settings
 from agentd.errors import ModelError
+from agentd.policy.engine import PolicyEngine
 from agentd.tasks.journal import TaskJournal
 from agentd.types import Budget, Check, Model, ModelProfile, ModelReply, ModelRequest, Report, Score, TaskRequest
 
@@ -93,11 +94,11 @@ class Agent:
 
 
 @pytest.fixture
-def agent(tmp_path: Path) -> Iterator[Agent]:
+def agent(tmp_path: Path, policy: PolicyEngine) -> Iterator[Agent]:
     home = tmp_path / "home"
     init_home(home)
     folder = tmp_path / "work"
     folder.mkdir()
-    app = build(load_settings(home))
+    app = build(load_settings(home), policy=policy)
     yield Agent(app, folder)
     app.stop()

@@ -1,4 +1,7 @@
-"""The power goes at every arrow of a task: at each commit of the database, and on either side of each effect."""
+"""The power goes at every arrow of a task: at each commit of the database, and on either side of each effect.
+
+What is on the disk at that moment is copied while the task goes on to its end; then work goes on from each copy.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ import pytest
 
 from agentd.app import App, build
 from agentd.config import init_home, load_settings
+from agentd.policy.engine import PolicyEngine
 from agentd.store.db import Database
 from agentd.tasks.journal import TaskJournal
 from agentd.types import Budget, Check, Report, TaskRequest, TaskState
@@ -21,10 +25,6 @@ from tests.agent.conftest import DONE, Words, one_step
 
 GREEN = "python -c \"assert 'bad' not in open('a.txt').read()\""
 GIT = ("git", "-c", "user.name=T", "-c", "user.email=t@example.com")
-
-
-class PowerCut(BaseException):
-    pass
 
 
 class Said(Words):
@@ -43,9 +43,9 @@ class Said(Words):
 class Flow:
     """One task in a repository, gone on with in new processes of the mind until it ends."""
 
-    def __init__(self, folder: Path, words: list[object], checks: list[str]) -> None:
+    def __init__(self, folder: Path, policy: PolicyEngine, words: list[object], checks: list[str]) -> None:
         self.home, self.folder, self.words = folder / "home", folder / "work", words
-        self.kept = folder.with_name("kept")
+        self.policy, self.kept = policy, folder.with_name("kept")
         init_home(self.home)
         self.folder.mkdir(parents=True)
         (self.folder / "a.txt").write_text("one\n")
@@ -54,7 +54,7 @@ class Flow:
         self.git("add", "-A")
         self.git("commit", "-qm", "Begin")
         (self.folder / "mine.txt").write_text("mine, not committed\n")
-        app = build(load_settings(self.home))
+        app = build(load_settings(self.home), policy=policy)
         request = TaskRequest(
             goal="overwrite the file a.txt and git commit it",
             workspace=str(self.folder),
@@ -64,19 +64,22 @@ class Flow:
         )
         self.task = app.queue.submit(request).id
         app.stop()
-        shutil.copytree(folder, self.kept, symlinks=True)
 
-    def again(self) -> None:
-        """As it was before the task began."""
+    def keep(self, name: str) -> None:
+        """What is on the disk now."""
+        shutil.copytree(self.home.parent, self.kept / name, symlinks=True)
+
+    def go_back(self, name: str) -> None:
+        """To what was kept."""
         shutil.rmtree(self.home.parent)
-        shutil.copytree(self.kept, self.home.parent, symlinks=True)
+        (self.kept / name).rename(self.home.parent)
 
     def git(self, *args: str) -> str:
         return subprocess.run([*GIT, *args], cwd=self.folder, check=True, capture_output=True, text=True).stdout
 
     def run(self) -> Report:
-        """Bring the task to its end, or die on the way."""
-        app = build(load_settings(self.home))
+        """Bring the task to its end."""
+        app = build(load_settings(self.home), policy=self.policy)
         app.db.connection().pragma("synchronous", "OFF")  # only the process dies, not the machine
         try:
             app.queue.recover()
@@ -92,23 +95,25 @@ class Flow:
 
 
 @contextmanager
-def power_cut(monkeypatch: pytest.MonkeyPatch, at: int, *, committed: bool) -> Iterator[list[bool]]:
-    """Dies at commit number `at`, when it has taken place or just before. The list says of each commit whether an
-    effect was to come after it."""
-    commits: list[bool] = []
+def cutting_power(monkeypatch: pytest.MonkeyPatch, flow: Flow, *, committed: bool) -> Iterator[list[str]]:
+    """Keeps what there is just before each commit, or when it has taken place; the list is of the names."""
+    kept: list[str] = []
     commit = Database._commit
 
     def cut(db: Database, own: object) -> None:
-        commits.append(db.row("SELECT 1 FROM journal WHERE state = 'intent'") is not None)
-        if len(commits) == at and not committed:
-            raise PowerCut
-        commit(db, own)
-        if len(commits) == at:
-            raise PowerCut
+        opens = db.row("SELECT 1 FROM journal WHERE state = 'intent'") is not None
+        if committed:
+            commit(db, own)
+        # Just after a commit nothing is new but where an effect begins; just before one, it has ended.
+        if opens or not committed:
+            kept.append(str(len(kept)))
+            flow.keep(kept[-1])
+        if not committed:
+            commit(db, own)
 
     with monkeypatch.context() as patch:
         patch.setattr(Database, "_commit", cut)
-        yield commits
+        yield kept
 
 
 FLOWS = {
@@ -148,13 +153,13 @@ CHECKS = {"green": check_green, "rolled back": check_rolled_back}
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("committed", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("name", FLOWS)
-def test_after_a_power_cut_at_any_commit_the_task_ends_as_it_would_have(name, committed, tmp_path, monkeypatch):
-    flow = Flow(tmp_path / "flow", FLOWS[name], [GREEN])
-    with power_cut(monkeypatch, 0, committed=committed) as commits:
+def test_after_a_power_cut_at_any_commit_the_task_ends_as_it_would_have(
+    name: str, committed: bool, policy: PolicyEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow = Flow(tmp_path / "flow", policy, FLOWS[name], [GREEN])
+    with cutting_power(monkeypatch, flow, committed=committed) as kept:
         CHECKS[name](flow, flow.run())
-    # Just after a commit nothing is new but where an effect begins; just before one, it has ended.
-    for at in (at for at, opens in enumerate(commits, 1) if opens or not committed):
-        flow.again()
-        with power_cut(monkeypatch, at, committed=committed), pytest.raises(PowerCut):
-            flow.run()
+    assert kept
+    for each in kept:
+        flow.go_back(each)
         CHECKS[name](flow, flow.run())

@@ -21,6 +21,7 @@ from agentd.agent.work import Evidence, Work
 from agentd.app import App, build
 from agentd.config import init_home, load_settings
 from agentd.errors import NeedsApproval
+from agentd.policy.engine import PolicyEngine
 from agentd.tasks.journal import TaskJournal
 from agentd.tools.tool import Text, Tool, ToolContext, tool
 from agentd.types import Action, Effect, Report, Step, TaskRequest, TaskState, ToolCall
@@ -151,10 +152,10 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def made(tmp_path_factory: pytest.TempPathFactory, policy: PolicyEngine) -> Iterator[Bench]:
     place = tmp_path_factory.mktemp("injection")
     init_home(place / "home")
-    app = build(load_settings(place / "home", {"AGENTD_POLICY__MAX_LEVEL": "4"}))
+    app = build(load_settings(place / "home", {"AGENTD_POLICY__MAX_LEVEL": "4"}), policy=policy)
     bench = Bench(app, place / "work")
     bench.folder.mkdir()
     bench.git("init", "-q")

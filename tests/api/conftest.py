@@ -12,7 +12,6 @@ from fastapi.testclient import TestClient
 from agentd.api.http import create_app
 from agentd.app import App, build
 from agentd.config import load_settings
-from agentd.home import defaults_dir
 from agentd.policy.engine import PolicyEngine
 from agentd.types import Task, TaskRequest
 
@@ -31,12 +30,6 @@ class Served:
 
     def submit(self, goal: str = "look") -> Task:
         return self.app.queue.submit(TaskRequest(goal=goal, workspace=str(self.workspace)))
-
-
-@pytest.fixture(scope="session")
-def policy() -> PolicyEngine:
-    """The rules of a new home; reading them takes longer than most tests."""
-    return PolicyEngine.load(defaults_dir() / "policies")
 
 
 @pytest.fixture

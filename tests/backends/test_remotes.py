@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -17,14 +16,8 @@ from agentd.policy.engine import PolicyEngine
 from agentd.types import Message, ModelProfile, ModelRequest
 from tests.backends.openai_server import Good, OpenAiServer, Turn, message
 
-POLICIES = Path(__file__).parents[2] / "policies"
 HELLO = ModelRequest(messages=(Message(role="user", content="hello"),), timeout=10.0)
 ENTRY = ModelEntry(name="box/small", backend="openai", profile=ModelProfile(), server="box", model="small")
-
-
-@pytest.fixture(scope="module")
-def policy() -> PolicyEngine:
-    return PolicyEngine.load(POLICIES)
 
 
 @pytest.fixture

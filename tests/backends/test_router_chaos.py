@@ -21,7 +21,6 @@ from agentd.backends.remotes import Remotes
 from agentd.backends.router import Router
 from agentd.config import ModelSettings, RouterSettings
 from agentd.errors import Cancelled, Denied, ModelError
-from agentd.home import defaults_dir
 from agentd.policy.engine import PolicyEngine
 from agentd.types import Delta, JsonObject, Message, ModelRequest
 from tests.backends.openai_server import Good, OpenAiServer, Turn, delta
@@ -100,11 +99,6 @@ class Net:
 
     def states(self) -> list[str]:
         return [server["state"] for server in self.router.status()["servers"]]
-
-
-@pytest.fixture(scope="module")
-def policy() -> PolicyEngine:
-    return PolicyEngine.load(defaults_dir() / "policies")
 
 
 @pytest.fixture

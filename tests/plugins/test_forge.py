@@ -12,7 +12,6 @@ import pytest
 
 from agentd.api.direct import DirectJournal
 from agentd.errors import Cancelled, CapabilityMissing, Denied, ModelError
-from agentd.home import defaults_dir
 from agentd.plugins.forge import Commission, Forge
 from agentd.plugins.spec import Example, Spec
 from agentd.plugins.trial import Pulse, nothing
@@ -157,11 +156,6 @@ class Smithy:
 
     def why(self) -> list[str]:
         return [each["what"] for each in self.events if not each["ok"]]
-
-
-@pytest.fixture(scope="module")
-def policy() -> PolicyEngine:
-    return PolicyEngine.load(defaults_dir() / "policies")
 
 
 @pytest.fixture

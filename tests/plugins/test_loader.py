@@ -13,7 +13,6 @@ import pytest
 
 from agentd.api.direct import DirectJournal
 from agentd.errors import Denied, InDoubt, SandboxUnavailable, ToolMisused
-from agentd.home import defaults_dir
 from agentd.plugins.arguments import arguments_flaw, arguments_model
 from agentd.plugins.folder import CODE
 from agentd.plugins.loader import Loader
@@ -41,11 +40,6 @@ def executor() -> Iterator[OsExecutor]:
     made = OsExecutor()
     yield made
     made.close()
-
-
-@pytest.fixture(scope="module")
-def policy() -> PolicyEngine:
-    return PolicyEngine.load(defaults_dir() / "policies")
 
 
 class Shop:

@@ -13,6 +13,7 @@ from agentd.agent.rehearsal import Rehearsal
 from agentd.app import App, build
 from agentd.config import init_home, load_settings
 from agentd.errors import BadInput, Conflict, InDoubt, NeedsApproval
+from agentd.policy.engine import PolicyEngine
 from agentd.tasks.apply import apply
 from agentd.tasks.journal import TaskJournal
 from agentd.types import Report, Task, TaskRequest, TaskState
@@ -58,7 +59,7 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
+def bench(tmp_path: Path, policy: PolicyEngine) -> Iterator[Bench]:
     init_home(tmp_path / "home")
     folder = tmp_path / "work"
     folder.mkdir()
@@ -66,7 +67,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     (folder / "b.txt").write_text("b\n")
     (folder / "a.txt").chmod(0o644)
     (folder / "b.txt").chmod(0o644)
-    app = build(load_settings(tmp_path / "home"))
+    app = build(load_settings(tmp_path / "home"), policy=policy)
     yield Bench(app, folder)
     app.stop()
 

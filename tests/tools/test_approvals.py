@@ -26,7 +26,6 @@ from agentd.tools.gate import Gate
 from agentd.types import AccessLevel, Scope, Task, TaskRequest, TaskState, ToolCall, ToolResult
 from agentd.workspace.paths import Workspace
 
-POLICIES = Path(__file__).parents[2] / "policies"
 OLD = "".join(f"{number}\n" for number in range(30))
 NEW = OLD.replace("1\n2\n", "one\n2\n", 1).replace("28\n", "")
 WRITE = ToolCall(tool="write_file", args={"path": "setup.cfg", "content": NEW, "mode": "overwrite"})
@@ -74,13 +73,12 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
+def bench(tmp_path: Path, policy: PolicyEngine) -> Iterator[Bench]:
     clock = SystemClock()
     db = Database(tmp_path / "agentd.db", clock=clock)
     audit, events = Audit(db, clock), EventLog(db, Bus(), clock)
     approvals = Approvals(db, audit, events.emit, clock)
     queue = Queue(db, audit, events.emit, clock, approvals=approvals)
-    policy = PolicyEngine.load(POLICIES)
     gate = Gate(builtin(), policy, audit, events.emit, Outputs(db, clock), clock, approvals=approvals)
     workspace = tmp_path / "work"
     workspace.mkdir()

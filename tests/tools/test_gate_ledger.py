@@ -29,8 +29,6 @@ from agentd.workspace.paths import Workspace
 from agentd.workspace.restore import Restored
 from agentd.workspace.snapshots import Ledger, Watched
 
-POLICIES = Path(__file__).parents[2] / "policies"
-
 
 class Crash(BaseException):
     """The process dies here."""
@@ -65,11 +63,6 @@ class Bench:
 
     def undo(self) -> Restored:
         return self.ledger.restore(self.task, Workspace(self.workspace))
-
-
-@pytest.fixture(scope="module")
-def policy() -> PolicyEngine:
-    return PolicyEngine.load(POLICIES)
 
 
 @pytest.fixture

@@ -22,7 +22,6 @@ from agentd.tools.tool import ToolContext
 from agentd.types import AccessLevel, Action, Ruling
 from agentd.workspace.paths import Workspace
 
-POLICIES = Path(__file__).parents[2] / "policies"
 STARTING = [
     *("conftest.py", "a/b/conftest.py", "CONFTEST.py", "pytest.ini", ".pytest.ini", "setup.cfg", "tox.ini"),
     *("pyproject.toml", "package.json", "web/package.json", ".npmrc", ".mcp.json", ".envrc", "sitecustomize.py"),
@@ -37,9 +36,8 @@ HARMLESS = [
 
 
 @pytest.mark.parametrize("path", STARTING)
-def test_what_is_watched_is_never_written_unasked(path: str) -> None:
+def test_what_is_watched_is_never_written_unasked(path: str, policy: PolicyEngine) -> None:
     assert makes_programs_run(path)
-    policy = PolicyEngine.load(POLICIES)
     for kind in ("fs.write", "fs.delete"):
         decided = policy.decide(Action(kind=kind, target=path), level=AccessLevel.EXTENDED_SHELL)
         assert decided.ruling in (Ruling.ASK, Ruling.DENY), decided
@@ -84,16 +82,15 @@ def test_a_watch_that_was_settled_leaves_nothing_and_a_strange_one_harms_nobody(
 
 
 @pytest.mark.parametrize("path", HARMLESS)
-def test_what_is_not_watched_is_free(path: str) -> None:
+def test_what_is_not_watched_is_free(path: str, policy: PolicyEngine) -> None:
     assert not makes_programs_run(path)
-    policy = PolicyEngine.load(POLICIES)
     for kind in ("fs.write", "fs.delete"):
         decided = policy.decide(Action(kind=kind, target=path), level=AccessLevel(1))
         assert decided.ruling is Ruling.ALLOW, decided
 
 
-def test_the_lowest_level_is_not_asked_either() -> None:
-    decided = PolicyEngine.load(POLICIES).decide(Action(kind="fs.write", target="conftest.py"), level=AccessLevel(0))
+def test_the_lowest_level_is_not_asked_either(policy: PolicyEngine) -> None:
+    decided = policy.decide(Action(kind="fs.write", target="conftest.py"), level=AccessLevel(0))
     assert decided.ruling is Ruling.DENY
 
 
