@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from agentd.backends import gguf_file
@@ -18,7 +19,8 @@ from agentd.telemetry import get_logger
 
 _IDLE = 5.0
 """Seconds after a load before its model is probed: what it was loaded for comes first."""
-_LISTEN = 0.5
+_STOPPED = Event(id=0, at=0.0, kind="", task="")
+"""Wakes the thread that listens."""
 _GIVING_WAY = 10.0
 """Seconds that an unasked probe has to end."""
 
@@ -44,6 +46,7 @@ class Prober:
     idle: float = _IDLE
     _stopped: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
+    _published: queue.Queue[Event] | None = None
     _unasked: _Unasked | None = None
 
     def probe(
@@ -88,16 +91,17 @@ class Prober:
         self._stopped.set()
         if (unasked := self._unasked) is not None:
             unasked.cancel.set()
+        if (published := self._published) is not None:
+            with suppress(queue.Full):
+                published.put_nowait(_STOPPED)
         if self._thread is not None:
             self._thread.join()
 
     def _watch(self) -> None:
         with self.bus.listen() as published:
+            self._published = published
             while not self._stopped.is_set():
-                try:
-                    event = published.get(timeout=_LISTEN)
-                except queue.Empty:
-                    continue
+                event = published.get()
                 if event.kind == EventKind.MODEL_LOADED and self.enabled():
                     self._on_load(event)
 

@@ -78,10 +78,8 @@ def find_program(name: str, *, cwd: Path, env: Mapping[str, str], local: bool = 
     if "/" in name or (WINDOWS and "\\" in name):
         return _named_program(name, cwd, env, local)
     for entry in env.get("PATH", os.defpath).split(os.pathsep):
-        if not os.path.isabs(entry) or (_inside(entry, cwd) and not local):
-            continue
-        found = _runnable(os.path.join(entry, name), env)
-        if found and (local or not _inside(found, cwd)):
+        found = _runnable(os.path.join(entry, name), env) if os.path.isabs(entry) else None
+        if found and (local or not (_inside(entry, cwd) or _inside(found, cwd))):
             return found
     raise ToolFailed(f"there is no program named {name!r} on the PATH", hint="install it, or name another program")
 
@@ -231,6 +229,7 @@ def _watch(
     pause = POLL / 50
     while True:
         wake.wait(POLL)
+        wake.clear()  # before the look, so that nothing that comes during it is missed
         if any(reader.full for reader in readers):
             return "full"
         finished = all(reader.done for reader in readers)
@@ -243,8 +242,7 @@ def _watch(
         if finished:
             time.sleep(pause)  # the pipes are closed: the exit is near, or it goes on without them
             pause = min(2 * pause, POLL)
-        else:
-            wake.clear()
+            wake.set()
 
 
 def _feed(pipe: IO[bytes] | None, data: bytes) -> None:
