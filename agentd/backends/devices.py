@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 
 _ASSUMED_GPU = 300e9
@@ -182,16 +181,15 @@ def _cgroup_cores(root: Path = Path("/sys/fs/cgroup")) -> int:
 @functools.cache
 def _bandwidth() -> float:
     """Bytes a second that one core reads and writes, measured once."""
-    source = np.ones(_BYTES_MEASURED // 8, dtype=np.int64)
-    target = np.empty_like(source)
-    np.copyto(target, source)  # the first touch of the pages is no measure
+    source, target = bytearray(b"x") * _BYTES_MEASURED, memoryview(bytearray(_BYTES_MEASURED))
+    target[:] = source  # the first touch of the pages is no measure
     best = min(_seconds_to_copy(target, source) for _ in range(3))
     return 2 * _BYTES_MEASURED / max(best, 1e-6)
 
 
-def _seconds_to_copy(target: Any, source: Any) -> float:
+def _seconds_to_copy(target: memoryview, source: bytearray) -> float:
     started = time.perf_counter()
-    np.copyto(target, source)
+    target[:] = source
     return time.perf_counter() - started
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentd.errors import PluginRefused
-from agentd.plugins import controls, fuzz
+from agentd.plugins import fuzz
 from agentd.plugins.exam import MIN_CASES, Exam, freeze
 from agentd.plugins.proof import CheckingExecutor, Proof
 from agentd.plugins.spec import Spec
@@ -49,6 +49,8 @@ class Judge:
     def of_tests(self, spec: Spec, exam: Exam, pulse: Pulse = nothing) -> Finding:
         """Whether the tests tell every version that does nothing, before there is one that does something; and whether
         as many as there have to be can fail at all."""
+        from agentd.plugins import controls  # its parser takes a tenth of the start of a daemon, and few make tools
+
         stubs = list(controls.stubs(spec))
         could: set[str] = set()
         for killed, stub in enumerate(stubs):
@@ -81,6 +83,8 @@ class Judge:
 
     def of_both(self, spec: Spec, code: str, exam: Exam, pulse: Pulse = nothing) -> Finding:
         """Whether the tests tell the code from versions of it with one small thing wrong; names those that lived."""
+        from agentd.plugins import controls  # as above
+
         mutants = controls.mutants(code)
         alive = [mutant.what for mutant in mutants if self._lives(spec, mutant.source, exam, pulse)]
         killed = len(mutants) - len(alive)

@@ -28,7 +28,13 @@ import apsw
 import agentd
 from agentd import app as parts
 from agentd.config import load_settings
-from agentd.plugins import folder, forge
+from agentd.home import defaults_dir
+from agentd.plugins import (
+    controls,  # noqa: F401 - not by every life anew
+    folder,
+    forge,
+)
+from agentd.policy.engine import PolicyEngine
 from agentd.store.db import Database
 from agentd.tasks.journal import TaskJournal
 
@@ -75,10 +81,10 @@ def _way() -> str | None:
     return None
 
 
-def live(order: dict[str, Any], tell: Callable[[str], object]) -> None:
+def live(order: dict[str, Any], policy: PolicyEngine, tell: Callable[[str], object]) -> None:
     fate = Fate(order["died"], tell)
     _mark(fate)
-    app = parts.build(load_settings(Path(order["home"]), {}))
+    app = parts.build(load_settings(Path(order["home"]), {}), policy=policy)
     app.start()
     (task,) = app.queue.list()
     until = time.monotonic() + SECONDS
@@ -129,14 +135,14 @@ def _mark(fate: Fate) -> None:
     folder.shutil = SimpleNamespace(rmtree=around("a removal", shutil.rmtree))  # type: ignore[assignment]
 
 
-def fork(order: dict[str, Any]) -> str | None:
+def fork(order: dict[str, Any], policy: PolicyEngine) -> str | None:
     """The place of its death. Raises RuntimeError for a life that ends in another way."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            live(order, lambda place: os.write(writing, place.encode()))
+            live(order, policy, lambda place: os.write(writing, place.encode()))
             code = 0
         finally:
             os._exit(code)
@@ -152,8 +158,9 @@ def fork(order: dict[str, Any]) -> str | None:
 
 
 def main() -> None:
+    policy = PolicyEngine.load(defaults_dir() / "policies")
     for line in sys.stdin:
-        print(json.dumps(fork(json.loads(line))), flush=True)
+        print(json.dumps(fork(json.loads(line), policy)), flush=True)
 
 
 if __name__ == "__main__":
