@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -214,3 +215,12 @@ def test_silent_work_gives_signs_of_life(served: Served, monkeypatch: pytest.Mon
         return {}
 
     assert {"event": "ping"} in lines_of(served, work)
+
+
+def test_the_thread_that_waits_for_a_first_load_ends_at_once(served: Served) -> None:
+    prober = served.app.prober
+    prober.start()
+    time.sleep(0.01)  # by now it waits
+    began = time.monotonic()
+    prober.stop()
+    assert time.monotonic() - began < 0.3
