@@ -31,3 +31,9 @@ def home(tmp_path: Path) -> Path:
 def policy() -> PolicyEngine:
     """The rules of a new home; reading them takes longer than most tests."""
     return PolicyEngine.load(defaults_dir() / "policies")
+
+
+@pytest.fixture(scope="session")
+def kept(pytestconfig: pytest.Config) -> Path:
+    """A folder for components of WebAssembly that stays; `Component` looks at what everything in it was made of."""
+    return Path(str(pytestconfig.cache.mkdir("wasm")))  # type: ignore[union-attr]

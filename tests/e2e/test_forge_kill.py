@@ -13,6 +13,7 @@ import pytest
 
 from agentd.app import build
 from agentd.config import Settings, load_settings
+from agentd.policy.engine import PolicyEngine
 from agentd.types import TaskRequest
 from tests.e2e import forge_child
 from tests.e2e.harness import Agentd
@@ -70,20 +71,22 @@ def speech() -> list[dict[str, Any]]:
 
 
 @pytest.mark.timeout(300)
-def test_killed_at_every_place_nothing_half_is_there_and_the_tool_is_made_once(lives: Lives, tmp_path: Path) -> None:
+def test_killed_at_every_place_nothing_half_is_there_and_the_tool_is_made_once(
+    lives: Lives, policy: PolicyEngine, tmp_path: Path
+) -> None:
     home = Agentd(tmp_path)
     script = tmp_path / "script.yaml"
     script.write_text(json.dumps(speech()), encoding="utf-8")
     home.speak(script)
     home.files({"people.csv": PEOPLE})
     settings = load_settings(home.home.home, {})
-    task = submitted(settings, home.workspace)
+    task = submitted(settings, policy, home.workspace)
     died: list[str] = []
     while (place := lives.live(home.home.home, died)) is not None:
         died.append(place)
         assert len(died) < MOST
-        whole_or_nothing(settings)
-    app = build(settings)
+        whole_or_nothing(settings, policy)
+    app = build(settings, policy=policy)
     try:
         assert app.queue.get(task).state.value == "claimed", app.queue.get(task).report
         assert json.loads((home.workspace / "people.json").read_text()) == ROWS
@@ -101,9 +104,9 @@ def test_killed_at_every_place_nothing_half_is_there_and_the_tool_is_made_once(l
         assert act in ways, act
 
 
-def submitted(settings: Settings, workspace: Path) -> str:
+def submitted(settings: Settings, policy: PolicyEngine, workspace: Path) -> str:
     """A task that waits for the first life."""
-    app = build(settings)
+    app = build(settings, policy=policy)
     try:
         request = TaskRequest(goal="Convert people.csv to people.json", workspace=str(workspace))
         return app.queue.submit(request).id
@@ -111,9 +114,9 @@ def submitted(settings: Settings, workspace: Path) -> str:
         app.stop()
 
 
-def whole_or_nothing(settings: Settings) -> None:
+def whole_or_nothing(settings: Settings, policy: PolicyEngine) -> None:
     """What the next start would find: a plugin is there with its row and exactly as it was signed, or it has no row."""
-    app = build(settings)
+    app = build(settings, policy=policy)
     try:
         rows = app.plugins.all()
         for plugin in rows:

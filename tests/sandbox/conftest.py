@@ -14,12 +14,6 @@ INSIDE = Path(__file__).parent / "inside"
 
 
 @pytest.fixture(scope="session")
-def kept(pytestconfig: pytest.Config) -> Path:
-    """A folder that stays; `Component` looks at what everything in it was made of."""
-    return Path(str(pytestconfig.cache.mkdir("wasm")))  # type: ignore[union-attr]
-
-
-@pytest.fixture(scope="session")
 def wasm(kept: Path) -> Iterator[WasmExecutor]:
     executor = WasmExecutor(kept / "guest")
     executor._component.path()
