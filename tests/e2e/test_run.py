@@ -6,6 +6,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -238,11 +240,16 @@ def test_a_daemon_that_was_killed_is_followed_after_its_next_start(own: Agentd) 
     assert (own.workspace / "new.txt").read_text() == "mine\n"
 
 
+IMPATIENT = "import sys\nfrom agentd.cli import client, main\nclient.RECONNECT_SECONDS = 1.0\nmain.main(sys.argv[1:])"
+
+
 @pytest.mark.slow
 def test_a_daemon_that_stays_away_is_unreachable(own: Agentd) -> None:
     own.ok("up")
     task = own.ok("submit", NOTES, *LONG)
-    command = own.start("logs", "-f", task)
+    argv = [sys.executable, "-c", IMPATIENT, "logs", "-f", task]
+    pipe = subprocess.PIPE
+    command = subprocess.Popen(argv, cwd=own.workspace, env=own.env, stdout=pipe, stderr=pipe, text=True)
     wait_for(lambda: state_of(own, task) == "running")
     own.kill()
     _, err = command.communicate(timeout=40)
