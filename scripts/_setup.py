@@ -75,7 +75,7 @@ def need_python() -> None:
 
 
 def become(argv: "list[str]") -> None:
-    """Let `argv` take the place of this process; what Python compiles there is kept, or each start compiles it again."""
+    """Let `argv` take the place of this process; what Python compiles there is kept, else each start does it anew."""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.stdout.flush()
     sys.stderr.flush()
