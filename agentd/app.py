@@ -91,6 +91,8 @@ class App:
     housekeeper: Housekeeper
     keys: ApiKeys
     vault: Vault
+    redactor: Redactor
+    """Knows what is in the vault."""
     remotes: Remotes
     policy: PolicyEngine
     tools: Toolbox
@@ -167,13 +169,14 @@ def build(
     base = _base(settings, clock or SystemClock())
     live, clock, db, record, emit = base.live, base.clock, base.db, base.audit.record, base.events.emit
     ledger = Ledger(db, clock, settings=lambda: live.current.snapshots, record=record, emit=emit)
-    approvals = Approvals(db, base.audit, emit, clock, hours=lambda: live.current.approvals.expire_hours)
+    vault, redactor = base.vault, base.redactor
+    approvals = Approvals(
+        db, base.audit, emit, clock, hours=lambda: live.current.approvals.expire_hours, redact=redactor
+    )
     read_output = read_output_tool(base.outputs)
-    previews = Previews(db, clock)
+    previews = Previews(db, clock, redactor)
     tools = Toolbox(builtin() | {read_output.name: read_output})
-    vault = Vault(db, clock, settings.vault_key_path)
-    redactor = Redactor(vault.values)
-    gate = _gate(base, policy, tools, ledger, approvals, previews, redactor)
+    gate = _gate(base, policy, tools, ledger, approvals, previews)
     remotes = Remotes(secret=vault.get, policy=policy, record=record)
     replies, profiles = ReplyCache(db, clock, lambda: live.current.cache), Profiles(db, clock)
     models = _router(base, catalog, remotes, replies, profiles)
@@ -202,7 +205,7 @@ def build(
         ledger=ledger,
         repeats=lambda: live.current.agent.loop_repeats,
         sittings=Sittings(above=lambda: live.current.policy.council_above, ledger=ledger, approvals=approvals),
-        redact=redactor,
+        redactor=redactor,
         approvals=approvals,
         forge=workshop.forge,
     )
@@ -227,6 +230,7 @@ def build(
         housekeeper=Housekeeper(ledger.retention, ledger.blobs),
         keys=ApiKeys(db, clock),
         vault=vault,
+        redactor=redactor,
         remotes=remotes,
         policy=policy,
         tools=tools,
@@ -246,7 +250,9 @@ def build(
         previews=previews,
         shadows=shadows,
         runner=runner,
-        worker=Worker(queue, lambda task: TaskJournal(db, task, clock), work, clock, count=settings.tasks.workers),
+        worker=Worker(
+            queue, lambda task: TaskJournal(db, task, clock, redactor), work, clock, count=settings.tasks.workers
+        ),
     )
 
 
@@ -261,14 +267,25 @@ class _Base:
     bus: Bus
     events: EventLog
     outputs: Outputs
+    vault: Vault
+    redactor: Redactor
 
 
 def _base(settings: Settings, clock: Clock) -> _Base:
     live, bus = LiveSettings(settings), Bus()
     db = Database(settings.db_path, clock=clock, ballast_mb=settings.store.ballast_mb)
-    events = EventLog(db, bus, clock)
+    vault = Vault(db, clock, settings.vault_key_path)
+    redactor = Redactor(vault.values)
     return _Base(
-        live=live, clock=clock, db=db, audit=Audit(db, clock), bus=bus, events=events, outputs=Outputs(db, clock)
+        live=live,
+        clock=clock,
+        db=db,
+        audit=Audit(db, clock, redactor.clean),
+        bus=bus,
+        events=EventLog(db, bus, clock, redactor.clean),
+        outputs=Outputs(db, clock),
+        vault=vault,
+        redactor=redactor,
     )
 
 
@@ -279,7 +296,6 @@ def _gate(
     ledger: Ledger,
     approvals: Approvals,
     previews: Previews,
-    redactor: Redactor,
 ) -> Gate:
     """The door to the agent's tools, and to those that no model is shown: the checks of the owner, and `apply`."""
     settings, applying = base.live.current, apply_tool(previews)
@@ -295,7 +311,7 @@ def _gate(
         ledger=ledger,
         approvals=approvals,
         ask_above=lambda: base.live.current.policy.ask_above,
-        redactor=redactor,
+        redactor=base.redactor,
     )
 
 
@@ -378,6 +394,7 @@ def _queue(base: _Base, approvals: Approvals) -> Queue:
         defaults=lambda: _defaults(base.live.current),
         lease_seconds=base.live.current.tasks.lease_seconds,
         approvals=approvals,
+        redactor=base.redactor,
     )
 
 

@@ -11,6 +11,7 @@ import signal
 import socket
 import stat
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -32,6 +33,7 @@ from agentd.app import App, build
 from agentd.config import ApiSettings, Settings, load_settings
 from agentd.errors import AgentdError, AlreadyRunning, ConfigError
 from agentd.home import find_home, make_private
+from agentd.security.scan import Redactor
 from agentd.store.lock import DaemonLock
 
 log = telemetry.get_logger("agentd.daemon")  # it runs as __main__
@@ -64,12 +66,14 @@ def serve(settings: Settings, *, foreground: bool = False, role_model: str | Non
         make_private(settings.state_dir)
         lock = DaemonLock.acquire(settings.state_dir)
         stack.callback(lock.release)
-        telemetry.configure(settings, foreground=foreground)
+        telemetry.configure(settings, foreground=foreground, clean=Redactor().clean)
         stack.callback(telemetry.close)
+        stack.enter_context(_crashes())
         stack.enter_context(_signals(switch, foreground=foreground))
         listeners = stack.enter_context(_listeners(settings))
         app = build(settings, role_model=role_model)
         stack.callback(app.stop)
+        telemetry.configure(settings, foreground=foreground, clean=app.redactor.clean)  # the vault is open now
         app.start()
         log.info("the daemon has started", pid=os.getpid(), home=str(settings.home), url=listeners.url)
         asyncio.run(_answer_requests(app, listeners, switch))
@@ -225,6 +229,26 @@ def _tcp_socket(settings: ApiSettings) -> Iterator[socket.socket]:
                 f"cannot listen on {host}:{port}: {error.strerror}", hint="set api.host and api.port"
             ) from None
         yield listener
+
+
+@contextmanager
+def _crashes() -> Iterator[None]:
+    """What ends a thread goes to the log, from which secrets are left out, and not to stderr."""
+
+    def tell(ended: threading.ExceptHookArgs) -> None:
+        name = ended.thread.name if ended.thread is not None else ""
+        log.critical("a thread ended with an internal error", thread=name, exc_info=ended.exc_value)
+
+    before, threading.excepthook = threading.excepthook, tell
+    try:
+        yield
+    except AgentdError:
+        raise
+    except Exception as error:
+        log.critical("the daemon ends with an internal error", exc_info=error)
+        raise AgentdError(f"internal error: {type(error).__name__}", hint="the log in state/logs says more") from None
+    finally:
+        threading.excepthook = before
 
 
 @contextmanager

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
-from typing import Any
+from typing import Any, TypeAlias
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -21,6 +21,10 @@ from agentd.plain import escaped
 _MAX_BYTES = 5_000_000
 _OLD_FILES = 3
 _LONG = 1000
+_OWN = frozenset({"level", "logger", "timestamp"})
+
+Clean: TypeAlias = Callable[[Any], Any]
+"""Takes secrets out of a JSON value."""
 
 PRIVATE_KEYS = frozenset(
     {
@@ -49,15 +53,19 @@ PRIVATE_KEYS = frozenset(
 """Fields that may hold what stands in the user's files; only the level debug writes them out."""
 
 
-def configure(settings: Settings, *, foreground: bool = False) -> None:
-    """Send the log to the home's file, and with `foreground` also, for people, to stderr. Replaces an earlier call."""
+def configure(settings: Settings, *, foreground: bool = False, clean: Clean = lambda value: value) -> None:
+    """Send the log to the home's file, and with `foreground` also, for people, to stderr. Replaces an earlier call.
+
+    Whatever is written goes through `clean`, at every level and whoever logs it.
+    """
     close()
     make_private(settings.state_dir)
     handlers: list[logging.Handler] = [_PrivateFile(make_private(settings.log_dir) / "agentd.log")]
-    handlers[0].setFormatter(_formatter(_file_renderer(settings.log)))
+    handlers[0].setFormatter(_formatter(clean, _file_renderer(settings.log)))
     if foreground:
         handlers.append(_Stderr())
-        handlers[1].setFormatter(_formatter(structlog.dev.ConsoleRenderer(colors=_colours(), pad_event_to=0)))
+        console = structlog.dev.ConsoleRenderer(colors=_colours(), pad_event_to=0)
+        handlers[1].setFormatter(_formatter(clean, console))
     for handler in handlers:
         logging.getLogger().addHandler(handler)
     set_level(settings.log.level)
@@ -104,6 +112,26 @@ def hide_private(logger: WrappedLogger, _: str, event: EventDict) -> EventDict:
     return event
 
 
+def leave_out(clean: Clean) -> Processor:
+    """What takes secrets out of every field, of a traceback too."""
+
+    def left_out(logger: WrappedLogger, _: str, event: EventDict) -> EventDict:
+        own = {key: value for key, value in event.items() if key in _OWN}
+        cleaned: EventDict = clean({key: _plain(value) for key, value in event.items() if key not in _OWN})
+        return {**cleaned, **own}
+
+    return left_out
+
+
+def _plain(value: Any) -> Any:
+    """As JSON: of what is no value of it, the words that would be written."""
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else str(value)
+
+
 def hold_still(logger: WrappedLogger, _: str, event: EventDict) -> EventDict:
     """What a stranger wrote steers no terminal on which the log is read, and begins no line of its own."""
     for key, value in event.items():
@@ -126,6 +154,9 @@ _COMMON: list[Processor] = [
 class _PrivateFile(RotatingFileHandler):
     """A rotating log file that its owner alone can read."""
 
+    def handleError(self, record: logging.LogRecord) -> None:
+        _say_lost(record)
+
     def __init__(self, path: os.PathLike[str]) -> None:
         super().__init__(path, maxBytes=_MAX_BYTES, backupCount=_OLD_FILES, encoding="utf-8", delay=True)
 
@@ -139,13 +170,23 @@ class _PrivateFile(RotatingFileHandler):
 class _Stderr(logging.StreamHandler[Any]):
     """The terminal of a daemon in the foreground."""
 
+    def handleError(self, record: logging.LogRecord) -> None:
+        _say_lost(record)
 
-def _formatter(renderer: Processor) -> logging.Formatter:
+
+def _say_lost(record: logging.LogRecord) -> None:
+    """In place of what `logging` would say, which is the whole line, with what was to be left out."""
+    with suppress(OSError, ValueError):
+        sys.stderr.write(f"a line of the log of {record.name} could not be written: {sys.exc_info()[1]!r:.200}\n")
+
+
+def _formatter(clean: Clean, renderer: Processor) -> logging.Formatter:
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=_COMMON,
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,
+            leave_out(clean),
             hold_still,
             renderer,
         ],

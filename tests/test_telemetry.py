@@ -14,6 +14,7 @@ import pytest
 
 from agentd import telemetry
 from agentd.config import load_settings
+from agentd.security.scan import Redactor
 
 
 @pytest.fixture
@@ -92,3 +93,38 @@ def test_what_strangers_wrote_steers_no_terminal(tmp_path: Path, format: str) ->
     written = (settings.log_dir / "agentd.log").read_text(encoding="utf-8")
     assert set(written) & set("\x1b\x9b\u202e") == set()
     assert len(written.splitlines()) == 1
+
+
+# secrets -------------------------------------------------------------------------------------------------------------
+
+KEY = "ghp_" + "aB3dE5fG7h" * 3 + "Zx9Kq2"
+
+
+@pytest.mark.parametrize("level", ["info", "debug"])
+@pytest.mark.parametrize("secret", ["open sesame", KEY])
+def test_no_line_holds_a_secret_whoever_writes_it(tmp_path: Path, level: str, secret: str) -> None:
+    settings = load_settings(tmp_path, {"AGENTD_LOG__LEVEL": level})
+    telemetry.configure(settings, clean=Redactor(lambda: ["open sesame"]).clean)
+    log = telemetry.get_logger("agentd.test")
+    log.warning(f"began {secret}", url=f"x {secret}", tried={"header": [secret]}, path=Path(secret), **{secret: 1})
+    logging.getLogger("agentd.other").warning("foreign %s", secret)
+    try:
+        raise ValueError(secret)
+    except ValueError as error:
+        log.exception("failed", why=error)
+        logging.getLogger("other").exception("failed too")
+    telemetry.close()
+    written = (settings.log_dir / "agentd.log").read_text(encoding="utf-8")
+    assert secret not in written
+    assert len(written.splitlines()) == 4
+    assert written.count("[left out: ") == 9
+
+
+def test_a_line_that_cannot_be_written_is_not_told_either(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(value: object) -> object:
+        raise RuntimeError("no")
+
+    telemetry.configure(load_settings(tmp_path, {}), clean=broken)
+    telemetry.get_logger("agentd.test").warning("open sesame")
+    telemetry.close()
+    assert capsys.readouterr().err == "a line of the log of agentd.test could not be written: RuntimeError('no')\n"

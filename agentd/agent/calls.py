@@ -86,6 +86,8 @@ class JournalledModel:
             timeout=self._remaining(request.timeout),
             cache=self._cache and request.cache,
             messages=tuple(replace(each, content=self._redact(each.content)) for each in request.messages),
+            prompt=request.prompt and self._redact(request.prompt),
+            suffix=request.suffix and self._redact(request.suffix),
         )
 
         def do() -> JsonObject:

@@ -40,7 +40,7 @@ from agentd.errors import (
 from agentd.events import EventKind
 from agentd.plugins.forge import Forge, Made
 from agentd.policy.approvals import Approvals, State, question_asked
-from agentd.security.scan import redact
+from agentd.security.scan import Redactor
 from agentd.tools.project import held
 from agentd.tools.tool import Tool
 from agentd.types import (
@@ -91,7 +91,7 @@ class Runner:
     emit: Record
     clock: Clock
     repeats: Callable[[], int] = lambda: 3
-    redact: Callable[[str], str] = redact
+    redactor: Redactor = field(default_factory=Redactor)
     forge: Forge | None = None
     """Makes the tool that a step lacks."""
     sittings: Sittings | None = None
@@ -159,7 +159,7 @@ class Runner:
             repeats=Repeats(self.repeats()),
             record=self.record,
             emit=self.emit,
-            redact=self.redact,
+            redactor=self.redactor,
             owner=lambda key, question: self._answer(task.id, key, question),
             changes=lambda: self.ledger.changes(task.id) if self.ledger else (),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Literal
@@ -54,13 +54,15 @@ class Sittings:
             return None
         key = f"council-change-{next(work.sittings)}"
         changes = self.ledger.changes(work.task.id)
-        found = work.scope.journal.once(f"{key}-risk", Effect.PURE, lambda: _risk(changes))
+        found = work.scope.journal.once(f"{key}-risk", Effect.PURE, lambda: _risk(changes, work.redactor.known()))
         risk = Risk(score=found["score"], reasons=tuple(found["reasons"]))
         if not found["files"] or not self._due(work, key, risk):
             return None
         if found["digest"] not in work.heard:
             checks = work.plan.checks if work.plan else ()
-            work.heard[found["digest"]] = self._sit(work, key, "change", change_words(changes), risk, checks)
+            work.heard[found["digest"]] = self._sit(
+                work, key, "change", change_words(changes, work.redactor), risk, checks
+            )
         return work.heard[found["digest"]]
 
     def _due(self, work: Work, key: str, risk: Risk) -> bool:
@@ -118,7 +120,7 @@ def denied(what: str, verdict: Verdict) -> Denied:
     )
 
 
-def change_words(changes: Sequence[FileChange]) -> str:
+def change_words(changes: Sequence[FileChange], redact: Callable[[str], str] = redact) -> str:
     """Every file with how much of it was changed, then the differences as far as there is room."""
     lines = [f"{each.kind} {each.path}, {each.added} lines added, {each.removed} removed" for each in changes]
     more = [f"and {len(lines) - PATHS_SHOWN} more files"] if len(lines) > PATHS_SHOWN else []
@@ -130,8 +132,8 @@ def change_words(changes: Sequence[FileChange]) -> str:
     return shorten(f"{listed}\n\n{shorten(diffs, room)}".strip(), LONGEST_SUBJECT)
 
 
-def _risk(changes: Sequence[FileChange]) -> dict[str, Any]:
-    risk = risk_of_changes(changes)
+def _risk(changes: Sequence[FileChange], known: Collection[str]) -> dict[str, Any]:
+    risk = risk_of_changes(changes, known)
     text = "\0".join(f"{each.kind} {each.path} {each.diff}" for each in changes)
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     return {"score": risk.score, "reasons": list(risk.reasons), "digest": digest, "files": len(changes)}

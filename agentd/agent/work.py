@@ -10,7 +10,7 @@ from agentd.agent.calls import JournalledModel, Record
 from agentd.agent.limits import Limits, Repeats
 from agentd.agent.verification import Verification
 from agentd.errors import Impossible, QuestionAsked
-from agentd.security.scan import redact
+from agentd.security.scan import Redactor
 from agentd.tools.tool import Tool
 from agentd.types import (
     Effect,
@@ -65,7 +65,7 @@ class Work:
     """`owner(key, question)`: what the owner of the task answers. `QuestionAsked` until they have."""
     changes: Callable[[], Sequence[FileChange]] = tuple
     """What the task has changed so far, and nobody else."""
-    redact: Callable[[str], str] = redact
+    redactor: Redactor = field(default_factory=Redactor)
     """Takes secrets out of what a model is shown."""
     plan: Plan | None = None
     verdict: Verdict | None = None
@@ -107,7 +107,7 @@ class Work:
             key=key or self.key,
             record=self.record,
             emit=self.emit,
-            redact=self.redact,
+            redact=self.redactor,
             cache=self.task.cache and self.task.origin is not Origin.EVAL,  # a suite measures models, not memory
         )
 

@@ -56,5 +56,14 @@ def ask_council(core: Core, request: Request, body: Question) -> Verdict:
     return convene(
         matter,
         Minutes(task="", key=f"council-{secrets.token_hex(8)}", journal=journal, record=record, emit=emit),
-        lambda key: JournalledModel(seat, role=SEAT, scope=scope, limits=limits, key=key, record=record, emit=emit),
+        lambda key: JournalledModel(
+            seat,
+            role=SEAT,
+            scope=scope,
+            limits=limits,
+            key=key,
+            record=record,
+            emit=emit,
+            redact=core.redactor,
+        ),
     )

@@ -54,7 +54,7 @@ def create_app(app: App, *, shut_down: Callable[[], None] = lambda: None, url: s
     api.state.url = url
     api.state.started = app.clock.now()
     api.state.stopping = threading.Event()
-    problems.install(api)
+    problems.install(api, app.redactor)
     api.add_middleware(BodyLimit)
     api.add_middleware(RequestId)
     for part in (

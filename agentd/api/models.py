@@ -142,7 +142,8 @@ def probe_model(core: Core, request: Request, body: ModelBody) -> StreamingRespo
 def problem(core: App) -> dict[str, str] | None:
     """Why the catalog as it stands in its file is not in force, or None."""
     error = core.catalog.problem
-    return None if error is None else error.as_json()
+    found: dict[str, str] | None = None if error is None else core.redactor.clean(error.as_json())
+    return found
 
 
 def _probe(core: App, name: str, tell: Tell, cancel: threading.Event) -> dict[str, Any]:

@@ -27,12 +27,14 @@ log = get_logger(__name__)
 
 
 def stream(request: Request, work: Work) -> StreamingResponse:
-    """Each event of `work` on a line; the last is `{"event": "done", ...}` with its result, or `{"error": {...}}`."""
-    lines = _lines(work, request.app.state.stopping)
+    """Each event of `work` on a line, without secrets; the last is `{"event": "done", ...}` with its result, or
+    `{"error": {...}}`."""
+    state = request.app.state
+    lines = _lines(work, state.stopping, state.app.redactor.clean)
     return StreamingResponse(lines, media_type=MEDIA_TYPE, headers={"Cache-Control": "no-store"})
 
 
-async def _lines(work: Work, stopping: threading.Event) -> AsyncIterator[str]:
+async def _lines(work: Work, stopping: threading.Event, clean: Callable[[Any], Any]) -> AsyncIterator[str]:
     loop, events = asyncio.get_running_loop(), asyncio.Queue[Mapping[str, Any] | None]()
     cancel = threading.Event()
 
@@ -59,7 +61,7 @@ async def _lines(work: Work, stopping: threading.Event) -> AsyncIterator[str]:
             if event is None:
                 return
             silent = 0.0
-            yield json.dumps(event) + "\n"
+            yield json.dumps(clean(event)) + "\n"
     finally:
         cancel.set()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -12,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentd.api.openai.errors import error_object, is_openai, openai_status
 from agentd.errors import AgentdError, BadInput
+from agentd.security.scan import redact
 from agentd.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -88,24 +90,26 @@ def status_of(error: AgentdError, path: str) -> int:
     return openai_status(error, status) if is_openai(path) else status
 
 
-def install(api: FastAPI) -> None:
-    """Let every error leave in the one form."""
+def install(api: FastAPI, redact: Callable[[str], str] = redact) -> None:
+    """Let every error leave in the one form, without secrets that it quotes."""
+
+    def told(request: Request, error: AgentdError) -> JSONResponse:
+        error.message, error.hint = redact(error.message), redact(error.hint)
+        return answer_to(request.url.path, error)
 
     @api.exception_handler(AgentdError)
     async def known(request: Request, error: AgentdError) -> JSONResponse:
-        return answer_to(request.url.path, error)
+        return told(request, error)
 
     @api.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return answer_to(
-            request.url.path, BadInput("; ".join(_describe(e) for e in error.errors()), hint="see /openapi.json")
-        )
+        return told(request, BadInput("; ".join(_describe(e) for e in error.errors()), hint="see /openapi.json"))
 
     @api.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
         problem = AgentdError(f"{error.detail}: {request.method} {request.url.path}", hint="see /openapi.json")
         problem.code = {404: "input.not_found", 405: "input.method"}.get(error.status_code, "input.invalid")
-        found = answer_to(request.url.path, problem)
+        found = told(request, problem)
         found.headers.update(error.headers or {})
         return found
 
@@ -113,7 +117,7 @@ def install(api: FastAPI) -> None:
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         log.error("a request failed", method=request.method, path=request.url.path, exc_info=error)
         unknown = AgentdError(f"internal error: {type(error).__name__}: {error}", hint="the daemon's log says more")
-        return answer_to(request.url.path, unknown)
+        return told(request, unknown)
 
 
 def _sendable(text: str) -> str:

@@ -14,7 +14,6 @@ from starlette.concurrency import run_in_threadpool
 from agentd.api.deps import Body, Core
 from agentd.api.sse import stream
 from agentd.errors import BadInput
-from agentd.security.scan import Redactor
 from agentd.tasks.records import storable
 from agentd.types import Budget, Check, JsonObject, Task, TaskRequest, TaskState
 
@@ -96,7 +95,7 @@ class UndoBody(Body):
 @router.get("/tasks/{task_id}/diff")
 def diff(core: Core, task_id: str) -> JsonObject:
     """What a task did to files: each change, and all as one unified diff, with marks in the place of secrets."""
-    found: JsonObject = Redactor(core.vault.values).clean(_plain(asdict(core.undo.changes(task_id))))
+    found: JsonObject = core.redactor.clean(_plain(asdict(core.undo.changes(task_id))))
     return found
 
 

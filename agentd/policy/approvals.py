@@ -11,6 +11,7 @@ from typing import Any
 
 from agentd.errors import BadInput, Conflict, NeedsApproval, NotFound
 from agentd.events import EventKind
+from agentd.security.scan import redact
 from agentd.store.audit import Audit
 from agentd.store.db import Database
 from agentd.types import Clock, Emit, JsonObject
@@ -56,7 +57,8 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What a person is to decide. `digest` names it to the byte; `hunks` says how many parts can be chosen from."""
+    """What a person is to decide. `digest` names it to the byte, secrets too, which they are not shown; `hunks` says
+    how many parts can be chosen from."""
 
     task: str
     key: str
@@ -119,8 +121,16 @@ class Approvals:
     """The requests of all tasks in one database; any thread may call any method."""
 
     def __init__(
-        self, db: Database, audit: Audit, emit: Emit, clock: Clock, *, hours: Callable[[], float] = lambda: 24.0
+        self,
+        db: Database,
+        audit: Audit,
+        emit: Emit,
+        clock: Clock,
+        *,
+        hours: Callable[[], float] = lambda: 24.0,
+        redact: Callable[[str], str] = redact,
     ) -> None:
+        self._redact = redact
         self._db = db
         self._audit = audit
         self._emit = emit
@@ -153,8 +163,10 @@ class Approvals:
             if row and (row["key"], row["digest"]) == (asked.key, asked.digest) and row["expires"] > now:
                 return _approval(row)
             self._close(asked.task, "something else is asked now", key=asked.key)
-            what = (asked.task, asked.key, asked.kind, asked.digest, asked.tool, json.dumps(asked.actions))
-            why = (_cut(asked.shown), asked.hunks, asked.rule, asked.because, asked.risk)
+            actions = json.dumps([self._redact(action) for action in asked.actions])
+            what = (asked.task, asked.key, asked.kind, asked.digest, asked.tool, actions)
+            shown, because = _cut(self._redact(asked.shown)), self._redact(asked.because)
+            why = (shown, asked.hunks, asked.rule, because, asked.risk)
             self._db.execute(_OPEN, (*what, *why, now, now + self._hours() * 3600))
             made = self.get(connection.last_insert_rowid())
             told = {"request": made.id, "kind": made.kind, "key": made.key, "tool": made.tool, "sha256": made.digest}
@@ -198,7 +210,7 @@ class Approvals:
         if len(words) > MAX_WORDS:
             raise BadInput(f"the answer has {len(words):,} characters; the most is {MAX_WORDS:,}")
         picked = _picked(approval, chosen) if chosen is not None else None
-        now = self._clock.now()
+        words, now = self._redact(words), self._clock.now()
         with self._db.transaction() as connection:
             values = (approval.id, state, now, by, words, json.dumps(picked) if picked is not None else None)
             self._db.execute(_ANSWER, (*values, now + self._hours() * 3600))

@@ -115,21 +115,23 @@ def risk_of_plan(goal: str, plan: Plan) -> Risk:
     return total.risk()
 
 
-def risk_of_actions(decided: Sequence[tuple[Action, Decision]]) -> Risk:
-    """Of one call: the highest risk that a rule gives to what it touches, and what that is."""
+def risk_of_actions(
+    decided: Sequence[tuple[Action, Decision]], shown: Callable[[Action], str] = lambda action: str(action)[:200]
+) -> Risk:
+    """Of one call: the highest risk that a rule gives to what it touches, and what that is, as it may be `shown`."""
     total = _Sum()
     if not decided:
         return total.risk()
     action, decision = max(decided, key=lambda pair: pair[1].risk)
-    total.add(decision.risk, f"{action} ({decision.rule})"[:200])
+    total.add(decision.risk, f"{shown(action)} ({decision.rule})")
     changed = list(dict.fromkeys(action.target for action, _ in decided if action.kind in _CHANGING))
     total.places(changed)
     total.weigh("network", (action.target for action, _ in decided if action.kind == "net.connect"))
     return total.risk()
 
 
-def risk_of_changes(changes: Sequence[FileChange]) -> Risk:
-    """Of what was changed, as it stands there."""
+def risk_of_changes(changes: Sequence[FileChange], known: Collection[str] = ()) -> Risk:
+    """Of what was changed, as it stands there. `known`: values that are secret in any form."""
     total = _Sum()
     total.places([change.path for change in changes])
     deleted = [change for change in changes if change.kind == "deleted"]
@@ -141,7 +143,7 @@ def risk_of_changes(changes: Sequence[FileChange]) -> Risk:
     )
     total.weigh("files that are no text", (c.path for c in changes if not c.diff and c.kind in ("added", "changed")))
     added = {change.path: _added(change.diff) for change in changes}
-    total.weigh("secrets", (path for path, text in added.items() if scan(text)))
+    total.weigh("secrets", (path for path, text in added.items() if scan(text, known)))
     total.weigh("network", (path for path, text in added.items() if _NETWORK.search(text)))
     permitted = [path for path, text in added.items() if _PERMISSIONS.search(text)]
     total.weigh("new permissions", [*(change.path for change in changes if change.kind == "mode"), *permitted])

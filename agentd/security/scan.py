@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from itertools import pairwise
 from typing import Any
 
@@ -28,6 +29,8 @@ _SIGNS = re.compile(r"[^A-Za-z0-9]")
 _HUNK = re.compile(r"@@ -\d+(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
 MARK = re.compile(r"\[left out: [A-Za-z ]{1,40}\]")
 """What `redact` puts in the place of a secret."""
+_APART = "\n\0\n"
+"""Between texts that are looked at together: no form of a secret goes on over it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -342,9 +345,8 @@ _FORMS = (
 
 def scan(text: str, known: Collection[str] = ()) -> list[Finding]:
     """The secrets in a text, in their order and none inside another. `known`: values that are secret in any form."""
-    folded = text.casefold() if text.isascii() else text.lower()
     # Of several that stand in one place the longest counts, and of the same ones the first form.
-    found = sorted(_spans(text, folded, known), key=lambda span: (span[0], -span[1]))
+    found = sorted(_spans(text, _folded(text), known), key=lambda span: (span[0], -span[1]))
     findings: list[Finding] = []
     line, place, covered = 1, 0, 0
     for start, end, kind in found:
@@ -366,47 +368,83 @@ def redact(text: str, known: Collection[str] = ()) -> str:
 
 
 def secrets_of(diff: str, known: Collection[str] = ()) -> Iterator[tuple[str, int, str]]:
-    """(file, line, kind) of what the added lines of a unified diff hold."""
+    """(file, line, kind) of what a unified diff adds: of what stands in an added line, and nowhere on its old side."""
     path, number, old, new = "", 0, 0, 0
-    added: dict[str, list[tuple[int, str]]] = {}
+    before: list[str] = []
+    after: dict[str, list[tuple[int, str, bool]]] = {}
     for line in diff.split("\n"):
         if (hunk := _HUNK.match(line)) and old <= 0 and new <= 0:
             old, number, new = int(hunk[1] or 1), int(hunk[2]), int(hunk[3] or 1)
         elif old <= 0 and new <= 0:  # between hunks; inside one a line of the file may look like this
             path = line[4:].removeprefix("b/").rstrip("\t") if line.startswith("+++ ") else path
         elif line.startswith("+"):
-            added.setdefault(path, []).append((number, line[1:]))
+            after.setdefault(path, []).append((number, line[1:], True))
             number, new = number + 1, new - 1
         elif line.startswith("-"):
+            before.append(line[1:])
             old -= 1
         elif not line.startswith("\\"):
+            before.append(line[1:])
+            after.setdefault(path, []).append((number, line[1:], False))
             number, old, new = number + 1, old - 1, new - 1
-    for name, lines in added.items():
-        for finding in scan("\n".join(text for _, text in lines), known):
-            yield name, lines[finding.line - 1][0], finding.kind
+    there = "\n".join(before)
+    for name, lines in after.items():
+        text = "\n".join(line for _, line, _ in lines)
+        for finding in scan(text, known):
+            last = finding.line + text.count("\n", finding.start, finding.end)
+            added = [place for place, _, is_added in lines[finding.line - 1 : last] if is_added]
+            if added and text[finding.start : finding.end] not in there:
+                yield name, added[0], finding.kind
 
 
 class Redactor:
     """Puts marks in the place of secrets, in texts and in JSON; `known` gives values that are secret in any form."""
 
     def __init__(self, known: Callable[[], Collection[str]] = tuple) -> None:
-        self._known = known
+        self.known = known
 
     def __call__(self, text: str) -> str:
-        return redact(text, self._known())
+        return redact(text, self.known())
 
     def clean(self, value: Any) -> Any:
-        """A JSON value with every text in it redacted."""
-        known = self._known()
+        """A JSON value with every text in it redacted, but for names of fields and members of an `Enum`."""
+        known = self.known()
+        # Few values hold a secret, and one look at all texts together is quicker than one at each.
+        text = _APART.join(_texts(value))
+        if next(_spans(text, _folded(text), known), None) is None:
+            return value
 
         def walk(each: Any) -> Any:
             if isinstance(each, str):
-                return redact(each, known)
+                return each if isinstance(each, Enum) else redact(each, known)
             if isinstance(each, Mapping):
-                return {walk(name): walk(inner) for name, inner in each.items()}
+                return {name if _is_word(name) else walk(name): walk(inner) for name, inner in each.items()}
             return [walk(inner) for inner in each] if isinstance(each, (list, tuple)) else each
 
         return walk(value)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        if not isinstance(value, Enum):
+            yield value
+    elif isinstance(value, Mapping):
+        for name, inner in value.items():
+            if not _is_word(name):
+                yield from _texts(name)
+            yield from _texts(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _texts(inner)
+
+
+def _is_word(name: object) -> bool:
+    """Like the name of a field, which says nothing even where somebody has such a password."""
+    return isinstance(name, str) and name.islower() and name.replace("_", "").isalpha()
+
+
+def _folded(text: str) -> str:
+    return text.casefold() if text.isascii() else text.lower()
 
 
 def _spans(text: str, folded: str, known: Collection[str]) -> Iterator[tuple[int, int, str]]:
@@ -416,8 +454,14 @@ def _spans(text: str, folded: str, known: Collection[str]) -> Iterator[tuple[int
             yield start, start + len(value), "secret of the vault"
             start = text.find(value, start + len(value))
     for form in _FORMS:
-        if any(hint in folded for hint in form.hints):
-            for match in form.pattern.finditer(text):
-                name = "s" if "s" in form.pattern.groupindex else 0
-                if form.real(match[name]):
-                    yield match.start(name), match.end(name), form.kind
+        for hint in form.hints:
+            if hint in folded:
+                yield from _matches(form, text)
+                break
+
+
+def _matches(form: _Form, text: str) -> Iterator[tuple[int, int, str]]:
+    name = "s" if "s" in form.pattern.groupindex else 0
+    for match in form.pattern.finditer(text):
+        if form.real(match[name]):
+            yield match.start(name), match.end(name), form.kind

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,8 @@ from agentd.types import Clock
 MAX_BYTES = 16 * 1024
 SHORTEST = 6
 """Characters of a secret that is looked for in texts."""
+SHORTEST_LINE = 16
+"""The same of one line of a longer secret: where its lines are numbered or stand in a diff, only each is found."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]{0,99}")
 _NONCE_BYTES = 12
 
@@ -36,6 +40,8 @@ class Vault:
     def __init__(self, db: Database, clock: Clock, key_path: Path) -> None:
         self._db = db
         self._clock = clock
+        self._values: tuple[str, ...] | None = None
+        self._changes = 0
         self._file = KeyFile(
             key_path,
             "the vault",
@@ -56,6 +62,7 @@ class Vault:
                 "SET nonce = excluded.nonce, sealed = excluded.sealed, changed = excluded.changed",
                 (name, nonce, sealed, self._clock.now()),
             )
+            self._db.after_commit(self._forget)
 
     def get(self, name: str) -> str | None:
         """The secret, or None when there is none of this name. Raises `StoreError` for one that cannot be opened."""
@@ -73,15 +80,29 @@ class Vault:
         return data.decode("utf-8", "surrogatepass")
 
     def values(self) -> tuple[str, ...]:
-        """All that can be opened and is long enough to be told from ordinary words."""
-        found = (self._opened(secret.name).strip() for secret in self.names())
-        return tuple(value for value in found if len(value) >= SHORTEST)
+        """All that can be opened and is long enough to be told from ordinary words, in every form that texts have it
+        in. They are opened once: whatever is logged is held against them."""
+        if self._values is not None:
+            return self._values
+        changes = self._changes
+        try:
+            opened = [self._opened(secret.name) for secret in self.names()]
+        except StoreError:
+            return ()  # what is said about that goes without them
+        values = tuple(dict.fromkeys(form for value in opened if value for form in _forms(value.strip())))
+        if None not in opened and changes == self._changes:
+            self._values = values
+        return values
 
-    def _opened(self, name: str) -> str:
+    def _forget(self) -> None:
+        self._changes += 1
+        self._values = None
+
+    def _opened(self, name: str) -> str | None:
         try:
             return self.get(name) or ""
         except StoreError:
-            return ""
+            return None
 
     def names(self) -> list[Secret]:
         """What there is, by name; never the secrets themselves."""
@@ -94,6 +115,7 @@ class Vault:
             if not self._db.rows("DELETE FROM secrets WHERE name = ? RETURNING name", (name,)):
                 known = ", ".join(secret.name for secret in self.names())
                 raise NotFound(f"there is no secret {name[:100]!r}", hint=f"there are {known}" if known else "")
+            self._db.after_commit(self._forget)
 
     def _key(self, *, make: bool = False) -> bytes:
         key = self._file.read()
@@ -102,6 +124,16 @@ class Vault:
         if not make or self.names():
             raise self._file.gone()
         return self._file.make()
+
+
+def _forms(value: str) -> Iterator[str]:
+    """As it is, as it stands in JSON, and line by line."""
+    if len(value) >= SHORTEST:
+        yield value
+        yield json.dumps(value)[1:-1]
+        yield json.dumps(value, ensure_ascii=False)[1:-1]
+    lines = [line.strip() for line in value.splitlines()]
+    yield from (line for line in lines if len(line) >= SHORTEST_LINE)
 
 
 def _check_name(name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -50,13 +51,17 @@ class AuditVerdict:
 
 
 class Audit:
-    def __init__(self, db: Database, clock: Clock) -> None:
+    def __init__(
+        self, db: Database, clock: Clock, clean: Callable[[JsonObject], JsonObject] = lambda data: data
+    ) -> None:
+        """`clean` takes secrets out of what is recorded."""
         self._db = db
         self._clock = clock
+        self._clean = clean
 
     def record(self, kind: str, task: str, data: JsonObject) -> int:
         """Append a record in the current transaction (or one of its own); its number. `data` must be JSON."""
-        text = _canonical(data)
+        text = _canonical(self._clean(data))
         with self._db.transaction() as connection:
             last, prev = connection.execute("SELECT seq, hash FROM audit_head").get
             row = (last + 1, float(self._clock.now()), kind, task, text, prev)

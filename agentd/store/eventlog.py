@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 from agentd.events import Bus, Event
 from agentd.store.db import Database
@@ -12,17 +13,21 @@ _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 class EventLog:
-    def __init__(self, db: Database, bus: Bus, clock: Clock) -> None:
+    def __init__(
+        self, db: Database, bus: Bus, clock: Clock, clean: Callable[[JsonObject], JsonObject] = lambda data: data
+    ) -> None:
+        """`clean` takes secrets out of what listeners are told."""
         self._db = db
         self._bus = bus
         self._clock = clock
+        self._clean = clean
 
     def emit(self, kind: str, task: str, data: JsonObject) -> None:
         """Write an event in the current transaction (or one of its own) and publish it once that has committed.
 
         `data` must be JSON; listeners get it as it was stored. Ids grow in the order of publication.
         """
-        text, at = _encode(data), self._clock.now()
+        text, at = _encode(self._clean(data)), self._clock.now()
         with self._db.transaction() as connection:
             self._db.execute("INSERT INTO events (at, kind, task, data) VALUES (?, ?, ?, ?)", (at, kind, task, text))
             event = Event(id=connection.last_insert_rowid(), at=at, kind=kind, task=task, data=json.loads(text))

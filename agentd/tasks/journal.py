@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentd.errors import BadInput, InDoubt, LeaseLost
+from agentd.security.scan import Redactor
 from agentd.store.db import Database
 from agentd.tasks.records import OUTCOME, PLAN, VERDICT, as_json
 from agentd.types import Clock, Effect, JsonObject, Outcome, Plan, StepState, Task, Verdict
@@ -67,7 +68,10 @@ class _Call:
 class TaskJournal:
     """The journal of one claim of a task; every write is refused with `LeaseLost` once the claim is over."""
 
-    def __init__(self, db: Database, task: Task, clock: Clock) -> None:
+    def __init__(self, db: Database, task: Task, clock: Clock, redactor: Redactor | None = None) -> None:
+        """`redactor` takes secrets out of what is told of plan, steps and verdicts; results are kept as they are
+        given, or a task that goes on would see others."""
+        self._clean = (redactor or Redactor()).clean
         self._db = db
         self._task = task.id
         self._fence = task.fence
@@ -101,7 +105,7 @@ class TaskJournal:
 
     def plan_made(self, plan: Plan) -> None:
         """Keep the plan, its steps pending. The plan that stands already changes nothing; another one replaces it."""
-        text = as_json(PLAN, plan)
+        text = as_json(PLAN, plan, self._clean)
         with self._db.transaction():
             stored = self._db.row("SELECT plan FROM plans WHERE task = ?", (self._task,))
             if stored and stored["plan"] == text:
@@ -120,7 +124,7 @@ class TaskJournal:
 
     def step_ended(self, number: int, outcome: Outcome) -> None:
         """Step `number` (from 1) of the plan has ended; `BadInput` when the plan has no such step."""
-        text = as_json(OUTCOME, outcome)
+        text = as_json(OUTCOME, outcome, self._clean)
         if outcome.state not in (StepState.DONE, StepState.FAILED):
             raise BadInput(f"step {number} cannot end as {outcome.state}")
         with self._db.transaction():
@@ -129,7 +133,7 @@ class TaskJournal:
 
     def verdict_given(self, key: str, verdict: Verdict) -> None:
         """What the council said when it sat under this key."""
-        self._write(_VERDICT, key, as_json(VERDICT, verdict), self._clock.now())
+        self._write(_VERDICT, key, as_json(VERDICT, verdict, self._clean), self._clock.now())
 
     @contextmanager
     def atomic(self) -> Iterator[None]:

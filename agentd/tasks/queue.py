@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from agentd.errors import Conflict, LeaseLost, NotFound
 from agentd.events import EventKind
 from agentd.policy.approvals import Approvals
+from agentd.security.scan import Redactor
 from agentd.store.audit import Audit
 from agentd.store.db import Database
 from agentd.tasks.records import BUDGET, CHECKS, GLOBS, NOISE_BITS, REPORT, as_json, load_tasks, next_id, storable
@@ -75,7 +76,10 @@ class Queue:
         lease_seconds: float = 60.0,
         noise: random.Random | None = None,
         approvals: Approvals | None = None,
+        redactor: Redactor | None = None,
     ) -> None:
+        """`redactor` takes secrets out of what is kept of a task's words; what is to be run stays as it is."""
+        self._redactor = redactor or Redactor()
         self._db = db
         self._audit = audit
         self._emit = emit
@@ -232,7 +236,7 @@ class Queue:
             if request is not None and not self._approvals.is_open(request):
                 self._requeue(task.id, "a person answered", cancelled=False)
                 return
-            data = {"question": storable(question)}
+            data = {"question": storable(self._redactor(question))}
             self._db.execute(_LEAVE, (TaskState.WAITING, data["question"], task.id))
             self._tell(task.id, TaskState.WAITING, data, EventKind.TASK_WAITING, data)
 
@@ -304,8 +308,9 @@ class Queue:
         now = self._clock.now()
         last = self._db.row("SELECT max(id) AS id FROM tasks")
         task_id = next_id(now, self._noise.getrandbits(NOISE_BITS), last["id"] if last else None)
+        goal = self._redactor(request.goal)
         times = (request.not_before, request.deadline)
-        what = (request.goal, request.workspace, int(request.level or 0))
+        what = (goal, request.workspace, int(request.level or 0))
         done = (as_json(CHECKS, request.checks), as_json(GLOBS, request.boundaries))
         how = (as_json(BUDGET, request.budget), request.origin, request.priority)
         flags = (
@@ -320,12 +325,12 @@ class Queue:
         for position, needs in enumerate(request.after):
             self._db.execute("INSERT INTO task_after VALUES (?, ?, ?)", (task_id, position, needs))
         record = {
-            "goal_sha256": hashlib.sha256(request.goal.encode()).hexdigest(),
+            "goal_sha256": hashlib.sha256(goal.encode()).hexdigest(),
             "workspace": request.workspace,
             "level": int(request.level or 0),
             "origin": request.origin,
         } | ({"retry_of": retry_of} if retry_of else {})
-        event = {"goal": request.goal[:200], "workspace": request.workspace, "origin": request.origin}
+        event = {"goal": goal[:200], "workspace": request.workspace, "origin": request.origin}
         self._tell(task_id, TaskState.QUEUED, record, EventKind.TASK_QUEUED, event)
         return task_id
 
@@ -359,7 +364,7 @@ class Queue:
         self._tell(task_id, TaskState.QUEUED, data, EventKind.TASK_QUEUED, data)
 
     def _end(self, task_id: str, report: Report) -> None:
-        stored = as_json(REPORT, report)
+        stored = as_json(REPORT, report, self._redactor.clean)
         report = REPORT.validate_json(stored)
         self._approvals.close(task_id, f"the task ended: {report.state}")
         self._db.execute(_END, (report.state, stored, self._clock.now(), task_id))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from pydantic import TypeAdapter
-from pydantic_core import PydanticSerializationError
 
 from agentd.store.db import Database
 from agentd.types import AccessLevel, Budget, Check, Origin, Outcome, Plan, Report, StepState, Task, TaskState, Verdict
@@ -40,13 +39,10 @@ def _decoded(task_id: str) -> int:
     return number
 
 
-def as_json(adapter: TypeAdapter[Any], value: object) -> str:
-    """Compact JSON of `storable` text."""
-    try:
-        return adapter.dump_json(value).decode()
-    except PydanticSerializationError:
-        text = json.dumps(adapter.dump_python(value, mode="json"), ensure_ascii=False, separators=(",", ":"))
-        return storable(text)
+def as_json(adapter: TypeAdapter[Any], value: object, clean: Callable[[Any], Any] = lambda fields: fields) -> str:
+    """Compact JSON of `storable` text, as `clean` leaves it."""
+    fields = clean(adapter.dump_python(value))
+    return storable(json.dumps(fields, ensure_ascii=False, separators=(",", ":")))
 
 
 def storable(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,7 +89,9 @@ class Gate:
         self._refuse_late(scope)
         try:
             tool = self._tool(call.tool)
-            order = Order(tool=tool, args=tool.validate(call.args), call=call, scope=scope, key=key)
+            order = Order(
+                tool=tool, args=tool.validate(call.args), call=call, scope=scope, key=key, redact=self._redactor
+            )
             return restored(self._journalled(order))
         except ToolMisused:
             self.audit.record("tool.misused", scope.task, {"tool": call.tool[:MAX_SHOWN], "key": key})
@@ -124,8 +126,9 @@ class Gate:
             ),
             consent=Consent(approvals=self._approvals, order=order, books=books),
             books=books,
-            trail=Trail(audit=self.audit, emit=self._emit, redactor=self._redactor, walls=self.walls, order=order),
+            trail=Trail(audit=self.audit, emit=self._emit, walls=self.walls, order=order),
             results=self._results,
+            known=self._redactor.known,
             walls=self.walls,
             clock=self._clock,
         )
@@ -153,6 +156,7 @@ class _Run:
     books: Books
     trail: Trail
     results: Results
+    known: Callable[[], Collection[str]]
     walls: Walls
     clock: Clock
     judged: Judged | None = None
@@ -296,6 +300,7 @@ class _Run:
                 model=scope.model,
                 walls=self.walls,
                 own=self.books.own,
+                known=self.known,
                 notes=self.notes,
             )
         return self._context

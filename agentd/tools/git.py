@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field
@@ -10,7 +10,7 @@ from pydantic import Field
 from agentd.errors import ToolFailed
 from agentd.security.scan import scan, secrets_of
 from agentd.tools.own_commit import plan, settle
-from agentd.tools.repository import Blob, Change, Repository, open_repository, readable
+from agentd.tools.repository import Change, Repository, open_repository, readable
 from agentd.tools.tool import ExistingPath, Text, ToolContext, tool
 from agentd.types import Action, Effect, JsonObject, ToolResult
 from agentd.workspace.names import normal
@@ -181,8 +181,7 @@ def git_commit(
 
 def commit(ctx: ToolContext, repository: Repository, message: str, changes: Sequence[Change] | None) -> str:
     """Commit with the trailers that tell whose commit it is; returns its id."""
-    paths = ["."] if changes is None else [change.path for change in changes]
-    _refuse_secrets(found for path in paths for found in secrets_of(repository.diff(path)))
+    _refuse_secrets(ctx, repository.to_commit(changes), message)
     return repository.commit(_signed(ctx, message), changes)
 
 
@@ -203,7 +202,7 @@ def commit_own(ctx: ToolContext, repository: Repository, message: str, paths: Se
         raise ToolFailed("nothing to commit: what this task changed is committed already, or is as it was")
     committed = {each.path: each.committed for each in planned}
     head = repository.in_head(list(committed))
-    _refuse_secrets(_new_secrets(repository, committed, head))
+    _refuse_secrets(ctx, repository.to_commit_blobs(committed), message)
     states = {
         path: "deleted" if blob is None else "changed" if path in head else "new" for path, blob in committed.items()
     }
@@ -226,27 +225,17 @@ def _signed(ctx: ToolContext, message: str) -> str:
     return "\n\n".join([message.strip(), "\n".join([*trailers, _key_line(ctx)])])
 
 
-def _new_secrets(
-    repository: Repository, committed: Mapping[str, Blob | None], head: Mapping[str, Blob]
-) -> Iterator[tuple[str, int, str]]:
-    """(file, line, kind) of those that stand in no line of the last commit."""
-    for path, blob in committed.items():
-        text = ((repository.content(blob) if blob else None) or b"").decode()
-        old = ((repository.content(head[path]) if path in head else None) or b"").decode()
-        known, lines = set(old.split("\n")), text.split("\n")
-        for finding in scan(text):
-            if lines[finding.line - 1] not in known:
-                yield path, finding.line, finding.kind
-
-
-def _refuse_secrets(secrets: Iterable[tuple[str, int, str]]) -> None:
+def _refuse_secrets(ctx: ToolContext, diff: str, message: str) -> None:
     """No commit takes a key or password along: what is committed is soon somewhere else."""
-    found = [f"{path}:{line} ({kind})" for path, line, kind in secrets]
+    known = ctx.known()
+    # A text in UTF-16 is the same text in between zeros, as far as keys go.
+    found = [f"{path}:{line} ({kind})" for path, line, kind in secrets_of(diff.replace("\0", ""), known)]
+    found += [f"the message ({finding.kind})" for finding in scan(message, known)]
     if found:
         more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
         raise ToolFailed(
             f"nothing was committed: what looks like a secret stands in {', '.join(found[:_NAMED])}{more}",
-            hint="take it out of the file; whoever is sure that it is none commits by hand",
+            hint="take it out; whoever is sure that it is none commits by hand",
         )
 
 

@@ -13,7 +13,7 @@ from agentd.policy.risk import risk_of_actions
 from agentd.policy.taint import Call
 from agentd.policy.taint import asked as asked_of
 from agentd.tools.books import PROGRAMS, Books
-from agentd.tools.order import Order, shown_action
+from agentd.tools.order import Order
 from agentd.tools.own_places import OwnPlaces
 from agentd.types import AccessLevel, Action, Decision, Risk, Ruling
 
@@ -22,10 +22,10 @@ _STRICTNESS = {Ruling.ALLOW: 0, Ruling.ASK: 1, Ruling.DENY: 2}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """The strictest decision on the actions of a call, and the action that it is about."""
+    """The strictest decision on the actions of a call, and the action that it is about, as it may be shown."""
 
     actions: tuple[Action, ...]
-    action: Action | None
+    action: str
     decision: Decision
 
     @property
@@ -36,10 +36,9 @@ class Judged:
     def refusal(self) -> AgentdError:
         """For who called, when it is no `allow`."""
         because, hint = self.decision.because, f"rule {self.decision.rule}"
-        what = shown_action(self.action) if self.action is not None else "the call"
         if self.ruling is Ruling.ASK:
-            return NeedsApproval(f"{what} needs a person's yes: {because}", hint=hint)
-        return Denied(f"{what} is denied: {because}", hint=hint)
+            return NeedsApproval(f"{self.action} needs a person's yes: {because}", hint=hint)
+        return Denied(f"{self.action} is denied: {because}", hint=hint)
 
 
 class Refused(Exception):
@@ -67,14 +66,15 @@ class Judgement:
         decided = [(action, decision) for action in actions for decision in self._decisions(action)]
         if not decided:
             nothing = Decision(ruling=Ruling.DENY, rule="default", because="It names no action to judge.", risk=90)
-            return Judged(actions=(), action=None, decision=nothing)
+            return Judged(actions=(), action="the call", decision=nothing)
         action, decision = max(decided, key=lambda pair: _STRICTNESS[pair[1].ruling])
-        risk = risk_of_actions(decided)
+        risk = risk_of_actions(decided, self.order.shown_action)
         if decision.ruling is Ruling.ALLOW and self.order.scope.tainted:
             action, decision = self._untrusted(actions, beside) or (action, decision)
         if decision.ruling is Ruling.ALLOW and risk.score > (limit := self.ask_above()):
             decision = Decision(ruling=Ruling.ASK, rule=RISKY, because=_too_risky(risk, limit))
-        return Judged(actions=actions, action=action, decision=replace(decision, risk=risk.score))
+        decision = replace(decision, risk=risk.score)
+        return Judged(actions=actions, action=self.order.shown_action(action), decision=decision)
 
     def may(self, action: Action) -> bool:
         return self._rule_on(action).ruling is Ruling.ALLOW

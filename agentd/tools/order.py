@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
 
 from agentd.errors import ToolMisused
-from agentd.security.scan import MARK
+from agentd.security.scan import MARK, redact
 from agentd.tools.results import told
 from agentd.tools.tool import Tool
 from agentd.types import Action, Effect, Grounding, Scope, ToolCall, ToolResult
@@ -32,6 +32,7 @@ class Order:
     call: ToolCall
     scope: Scope
     key: str
+    redact: Callable[[str], str] = redact
 
     @property
     def values(self) -> dict[str, Any]:
@@ -61,7 +62,7 @@ class Order:
         actions = self.actions
         if self.tool.probe is not None and all(action.kind.startswith("fs.") for action in actions):
             return None
-        what = [shown_action(action) for action in actions]
+        what = [self.shown_action(action) for action in actions]
         left_out = f"{self.tool.name} was not run. It would do: {', '.join(what)}."
         said = f"This is a dry run: {left_out} Go on as if it had worked."
         return ToolResult(ok=True, text=said, data={"would_run": what})
@@ -69,7 +70,19 @@ class Order:
     @property
     def shown(self) -> dict[str, Any]:
         """Arguments for the audit log: paths, commands and numbers as they are, of everything else the length."""
-        return {name: _shown(value, _grounding(self.args, name)) for name, value in self.values.items()}
+        return {name: self._shown(value, _grounding(self.args, name)) for name, value in self.values.items()}
+
+    def shown_action(self, action: Action) -> str:
+        return self.redact(str(action))[:MAX_SHOWN]
+
+    def _shown(self, value: object, grounding: str | None) -> object:
+        if value is None or isinstance(value, (bool, int, float)):
+            return value
+        if isinstance(value, str) and grounding in _NAMES:
+            value = self.redact(value)  # before it is cut: half a secret is not found
+            return value if len(value) <= MAX_SHOWN else value[: MAX_SHOWN - 1] + "…"
+        size = len(value) if isinstance(value, (str, bytes, list, tuple, dict)) else len(str(value))
+        return f"<{size} characters>" if isinstance(value, str) else f"<{type(value).__name__} of {size}>"
 
     @property
     def digest(self) -> str:
@@ -82,10 +95,6 @@ class Order:
                 f"{self.tool.name}: the arguments hold the mark of a secret that was left out",
                 hint="change the lines around it with edit_file, and leave that line as it is",
             )
-
-
-def shown_action(action: Action) -> str:
-    return str(action)[:MAX_SHOWN]
 
 
 def sha256(text: str) -> str:
@@ -108,12 +117,3 @@ def _grounding(args: BaseModel, name: str) -> str | None:
     extra = type(args).model_fields[name].json_schema_extra
     found = extra.get("x-grounding") if isinstance(extra, dict) else None
     return found if isinstance(found, str) else None
-
-
-def _shown(value: object, grounding: str | None) -> object:
-    if value is None or isinstance(value, (bool, int, float)):
-        return value
-    if isinstance(value, str) and grounding in _NAMES:
-        return value if len(value) <= MAX_SHOWN else value[: MAX_SHOWN - 1] + "…"
-    size = len(value) if isinstance(value, (str, bytes, list, tuple, dict)) else len(str(value))
-    return f"<{size} characters>" if isinstance(value, str) else f"<{type(value).__name__} of {size}>"

@@ -75,6 +75,8 @@ _OF_AGENTS = ("SSH_AUTH_SOCK", "GNUPGHOME", "XDG_RUNTIME_DIR")
 """By which a program that signs finds the agent that holds the keys."""
 _SUBMODULE = "160000"
 _OWN_INDEX = "own-index"
+_WHOLE = 32_000_000
+"""Bytes of a diff that is searched for secrets, and lines around each change in it: all of the file."""
 _AT_ONCE = 200
 """Paths in one command line."""
 _NO_PROGRAMS = ("--no-ext-diff", "--no-textconv", "--no-color", "--ignore-submodules=all")
@@ -214,6 +216,36 @@ class Repository:
         if done.code != 0 and not done.truncated:
             raise _failed(("diff",), done)
         return done.stdout + ("\n… the diff is longer, the rest was left out\n" if done.truncated else "")
+
+    def to_commit(self, changes: Collection[Change] | None) -> str:
+        """What `commit` would take along: a diff with every file whole, also where that is no text."""
+        if changes is None:
+            return self._whole("--cached")
+        self._note_untracked()
+        return self._whole(paths=[change.path for change in changes])
+
+    def to_commit_blobs(self, committed: Mapping[str, Blob | None]) -> str:
+        """The same of `commit_blobs`."""
+        self._begin_index()
+        self.git("update-index", "-z", "--index-info", stdin=self._index_info(committed), index=_OWN_INDEX)
+        return self._whole("--cached", index=_OWN_INDEX)
+
+    def _whole(self, *options: str, paths: Sequence[str] = (), index: str = "") -> str:
+        """Nothing of it is cut: `ToolFailed` for more than can be looked through."""
+        how = ("--text", f"-U{_WHOLE}", "--no-renames", *_NO_PROGRAMS, *options)
+        found: list[str] = []
+        for start in range(0, max(1, len(paths)), _AT_ONCE):
+            some = paths[start : start + _AT_ONCE]
+            done = self.run("--literal-pathspecs", "diff", *how, self._base(), "--", *some, most=_WHOLE, index=index)
+            if done.truncated or sum(map(len, found)) + len(done.stdout) > _WHOLE:
+                raise ToolFailed(
+                    "nothing was committed: the change is too large to be searched for secrets",
+                    hint=f"at most {_WHOLE:,} bytes are taken at once: commit it in parts, or by hand",
+                )
+            if done.code != 0:
+                raise _failed(("diff",), done)
+            found.append(done.stdout)
+        return "".join(found)
 
     def log(self, limit: int, path: str = ".") -> tuple[list[Commit], int]:
         """The newest commits that touched `path`, and how many there are in all."""

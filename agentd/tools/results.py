@@ -36,7 +36,9 @@ class Results:
             "changed": [str(path) for path in result.changed],
             "handle": result.handle,
         }
-        return stored | {"denied": {"message": denied.message, "hint": denied.hint}} if denied else stored
+        if denied is None:
+            return stored
+        return stored | {"denied": self.redactor.clean({"message": denied.message, "hint": denied.hint})}
 
     def _cut(self, result: ToolResult, task: str) -> ToolResult:
         """No secrets, and no more than a model can read."""

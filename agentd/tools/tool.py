@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Annotated, Any, TypeAlias, get_type_hints
@@ -69,6 +69,8 @@ class ToolContext:
     """What programs of the project run behind."""
     own: Callable[[], Own] | None = None
     """What the task itself has changed; None where nobody keeps count."""
+    known: Callable[[], Collection[str]] = tuple
+    """Values that are secret in any form."""
     notes: dict[str, Any] = field(default_factory=dict)
     """What the audit log gets to know of the run itself."""
 

@@ -8,12 +8,11 @@ from typing import Any
 
 from agentd.events import EventKind
 from agentd.sandbox.confine import Walls
-from agentd.security.scan import Redactor
 from agentd.store.audit import Audit
 from agentd.tools.books import starts_a_program
 from agentd.tools.consent import Consent
 from agentd.tools.judgement import Judged
-from agentd.tools.order import MAX_SHOWN, Order, sha256, shown_action
+from agentd.tools.order import MAX_SHOWN, Order, sha256
 from agentd.types import Emit, JsonObject, Ruling
 
 
@@ -23,7 +22,6 @@ class Trail:
 
     audit: Audit
     emit: Emit
-    redactor: Redactor
     walls: Walls
     order: Order
 
@@ -33,7 +31,7 @@ class Trail:
             "tool": order.tool.name,
             "key": order.key,
             "args": order.shown,
-            "actions": [shown_action(action) for action in judged.actions],
+            "actions": [order.shown_action(action) for action in judged.actions],
             "decision": decision.ruling.value,
             "rule": decision.rule,
             "because": decision.because,
@@ -52,7 +50,6 @@ class Trail:
         runs = decision.ruling is Ruling.ALLOW or consent.settled
         if runs and any(map(starts_a_program, judged.actions)):
             extra["confined"] = self.walls.told
-        told = self.redactor.clean(told)
         self.audit.record("tool.decided", order.scope.task, told | extra)
         self.emit(EventKind.TOOL_DECIDED, order.scope.task, told)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agentd.errors import NotFound, ToolFailed
+from agentd.security.scan import redact
 from agentd.store.db import Database
 from agentd.types import Clock, FileChange
 from agentd.workspace.hunks import Content, change_of
@@ -41,9 +42,10 @@ class Planned:
 
 
 class Previews:
-    """By task, in one database."""
+    """By task, in one database. The contents are kept as they are, the diffs without secrets."""
 
-    def __init__(self, db: Database, clock: Clock) -> None:
+    def __init__(self, db: Database, clock: Clock, redact: Callable[[str], str] = redact) -> None:
+        self._redact = redact
         self._db = db
         self._clock = clock
 
@@ -59,6 +61,7 @@ class Previews:
             for each in changed:
                 change = change_of(each.path, each.before, each.after)
                 if change is not None:
+                    change = replace(change, diff=self._redact(change.diff))
                     self._db.execute(
                         f"INSERT INTO preview_files ({_COLUMNS}) VALUES ({', '.join('?' * 12)})",
                         _values(task, each, change),

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import pytest
 
-from agentd.types import ModelReply, ModelRequest, Origin, Priority, TaskRequest
+from agentd.agent.calls import JournalledModel
+from agentd.agent.limits import Limits
+from agentd.api.direct import DirectJournal
+from agentd.types import (
+    AccessLevel,
+    Budget,
+    Message,
+    ModelReply,
+    ModelRequest,
+    Origin,
+    Priority,
+    Scope,
+    TaskRequest,
+)
 from tests.agent.conftest import DONE, Agent, Words, one_step
 
 
@@ -52,3 +66,22 @@ def test_the_audit_says_which_replies_were_kept_ones(agent: Agent) -> None:
     agent.run(Kept(one_step(), DONE))
     called = [record.data for record in agent.app.audit.tail(1000) if record.kind == "model.called"]
     assert [data.get("cached", False) for data in called[:2]] == [True, False]
+
+
+def test_no_request_holds_a_secret(agent: Agent) -> None:
+    agent.app.vault.set("box", "open sesame")
+    words = Words("a", "b")
+    model = JournalledModel(
+        words,
+        role="coder",
+        scope=Scope(task="", workspace=str(agent.folder), level=AccessLevel.READ_ONLY, journal=DirectJournal()),
+        limits=Limits(Budget(), clock=agent.app.clock, cancel=threading.Event()),
+        key=iter("12").__next__,
+        record=agent.app.audit.record,
+        emit=agent.app.events.emit,
+        redact=agent.app.redactor,
+    )
+    model.chat(ModelRequest(messages=(Message(role="user", content="say open sesame"),)))
+    model.chat(ModelRequest(prompt="say open sesame", suffix="or open sesame"))
+    assert "open sesame" not in str(words.asked)
+    assert [each.prompt for each in words.asked] == [None, "say [left out: secret of the vault]"]

@@ -165,8 +165,9 @@ def test_a_check_that_is_red_at_the_end_gives_the_last_step_another_try(agent):
     assert (report.state, model.left) == (TaskState.VERIFIED, [])
 
 
-def test_a_secret_in_what_was_written_is_red_and_stays_unsaid(agent):
-    key = "AKIA" + "Z7QXJ2WN4KLM5RTB"
+@pytest.mark.parametrize("key", ["AKIA" + "Z7QXJ2WN4KLM5RTB", "open sesame"])
+def test_a_secret_in_what_was_written_is_red_and_stays_unsaid(agent, key):
+    agent.app.vault.set("box", "open sesame")
     report = agent.run(
         Words(one_step("write the file x.py"), *write("x.py", f"KEY = '{key}'"), "answer", "Wrote x.py."),
         budget=Budget(retries=0),

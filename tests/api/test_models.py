@@ -186,6 +186,15 @@ def test_events_and_the_result(served: Served) -> None:
     assert lines_of(served, work) == [{"event": "one"}, {"event": "done", "n": 2}]
 
 
+def test_what_work_tells_holds_no_secret(served: Served) -> None:
+    served.app.vault.set("box", "open sesame")
+
+    def work(tell: ndjson.Tell, cancel: threading.Event) -> dict[str, Any]:
+        raise Conflict("not with open sesame")
+
+    assert lines_of(served, work)[0]["error"]["message"] == "not with [left out: secret of the vault]"
+
+
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [(Conflict("taken", hint="wait"), "conflict", "taken"), (KeyError("x"), "error", "internal error: KeyError")],

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import random
 import string
 import time
+from enum import StrEnum
 
 import pytest
 
-from agentd.security.scan import MARK, redact, scan
+from agentd.security.scan import MARK, Redactor, redact, scan, secrets_of
 
 MIXED = string.ascii_letters + string.digits
 
@@ -223,3 +225,43 @@ def test_no_text_makes_it_slow(text: str) -> None:
     began = time.process_time()
     scan(text)
     assert time.process_time() - began < 20  # some tenths of a second; what is quadratic takes minutes
+
+
+# diffs and JSON -------------------------------------------------------------------------------------------------------
+
+TOKEN = "ghp_" + made(36)
+
+
+def _diff(old: list[str], new: list[str]) -> str:
+    whole = difflib.unified_diff(old, new, "a/k.txt", "b/k.txt", n=9, lineterm="")
+    return "".join(f"{line}\n" for line in whole)
+
+
+def test_a_diff_adds_what_stands_nowhere_on_its_old_side() -> None:
+    line = f"key = {TOKEN}"
+    assert list(secrets_of(_diff(["a"], ["a", line]))) == [("k.txt", 2, "GitHub token")]
+    assert list(secrets_of(_diff([line, "a"], ["a", f"  {line}"]))) == []
+    assert list(secrets_of(_diff([line, "a"], [line, "b"]))) == []
+    assert list(secrets_of(_diff(["a"], ["a", "open sesame"]), ["open sesame"])) == [
+        ("k.txt", 2, "secret of the vault")
+    ]
+
+
+def test_a_key_is_new_when_only_what_stands_between_its_first_and_last_line_is() -> None:
+    head, tail = HEAD.format(""), TAIL.format("")
+    other = [made(64, seed=n) for n in range(50, 62)]
+    diff = _diff([head, *BODY.split("\n"), tail], [head, *other, tail])
+    assert [kind for _, _, kind in secrets_of(diff)] == ["private key"]
+
+
+def test_json_is_cleaned_but_for_names_and_members() -> None:
+    class State(StrEnum):
+        OPEN = "verified"
+
+    clean = Redactor(lambda: ["verified"]).clean
+    found = clean({"verified": [State.OPEN, "verified x", 1, None], TOKEN: ("a", TOKEN)})
+    left = "[left out: GitHub token]"
+    assert found == {"verified": ["verified", "[left out: secret of the vault] x", 1, None], left: ["a", left]}
+    assert found["verified"][0] is State.OPEN
+    plain = {"a": ("b", 2)}
+    assert clean(plain) is plain

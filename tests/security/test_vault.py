@@ -158,3 +158,22 @@ def test_a_full_disk_leaves_no_half_key(vault: Vault, path: Path) -> None:
     assert [each.name for each in path.parent.glob("*vault*")] == []
     vault.set("a", SECRET)
     assert vault.get("a") == SECRET
+
+
+def test_what_is_looked_for_is_what_is_kept_now_in_every_form(vault: Vault) -> None:
+    vault.set("short", "pw")
+    vault.set("long", f'{{\n  "ü": "{SECRET}"\n}}')
+    quoted = f'"ü": "{SECRET}"'
+    assert set(vault.values()) >= {quoted, *(f'{{\\n  \\"{u}\\": \\"{SECRET}\\"\\n}}' for u in ("ü", "\\u00fc"))}
+    assert "pw" not in vault.values()
+    vault.set("long", "another one")
+    assert vault.values() == ("another one",)
+    vault.remove("long")
+    assert vault.values() == ()
+
+
+def test_the_key_of_the_vault_is_not_needed_for_each_look(vault: Vault, path: Path) -> None:
+    vault.set("a", SECRET)
+    assert vault.values() == (SECRET,)
+    path.with_name("vault.key").unlink()
+    assert vault.values() == (SECRET,)

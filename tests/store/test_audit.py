@@ -286,3 +286,10 @@ with db.transaction():
     audit = Audit(open_db(), clock)
     assert audit.record("test", "", {"n": 3}) == 2
     assert audit.verify().ok
+
+
+def test_what_is_recorded_is_cleaned(db: Database, clock: StillClock) -> None:
+    audit = Audit(db, clock, lambda data: dict.fromkeys(data, "…"))
+    audit.record("tool.decided", "t1", {"args": "open sesame"})
+    assert audit.tail()[0].data == {"args": "…"}
+    assert audit.verify().ok

@@ -75,3 +75,9 @@ def test_since(log: EventLog) -> None:
     assert [event.id for event in log.since(3, task="t1", limit=2)] == [5, 7]
     assert log.since(10) == []
     assert log.since(0, task="nobody") == []
+
+
+def test_what_is_told_and_kept_is_cleaned(db: Database, bus: Bus, clock: StillClock, heard: Queue[Event]) -> None:
+    log = EventLog(db, bus, clock, lambda data: dict.fromkeys(data, "…"))
+    log.emit("TaskQueued", "t1", {"goal": "open sesame"})
+    assert heard.get_nowait().data == log.since(0)[0].data == {"goal": "…"}

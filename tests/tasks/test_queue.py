@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -574,3 +575,21 @@ def test_a_still_clock_makes_no_two_equal_ids(open_bench: OpenBench) -> None:
     first = bench.submit()
     bench.db.close()
     assert open_bench(StillClock()).submit().id > first.id
+
+
+KEY = "ghp_" + "aB3dE5fG7h" * 3 + "Zx9Kq2"
+
+
+def test_what_is_kept_of_a_task_holds_no_secret(bench: Bench) -> None:
+    first = bench.submit(f"use {KEY}")
+    assert first.goal == "use [left out: GitHub token]"
+    task = bench.claim()
+    journal = bench.journal(task)
+    journal.plan_made(Plan(steps=(Step(intent=f"use {KEY}"),)))
+    journal.step_ended(1, Outcome(state=StepState.DONE, text=f"used {KEY}"))
+    bench.queue.wait_for_person(task, f"Really {KEY}?")
+    assert bench.queue.get(task.id).question == "Really [left out: GitHub token]?"
+    bench.queue.resume(task.id, "because")
+    bench.finish(bench.claim(), TaskState.FAILED, reason=f"{KEY} is wrong", claimed=(KEY,))
+    for table in ("tasks", "plans", "steps"):
+        assert KEY not in json.dumps(bench.db.rows(f"SELECT * FROM {table}")), table

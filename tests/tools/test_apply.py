@@ -174,3 +174,13 @@ def test_what_cannot_be_applied(bench: Bench) -> None:
         bench.app.queue.submit(TaskRequest(goal="x", workspace=str(bench.folder), mode="dry_run", tool=True))
     with pytest.raises(BadInput, match="no task"):
         bench.app.queue.submit(TaskRequest(goal="x", workspace=str(bench.folder), applies="nope"))
+
+
+def test_what_is_shown_holds_no_secret_and_what_is_applied_does(bench: Bench) -> None:
+    bench.app.vault.set("box", "open sesame")
+    new = Changed(path="c.txt", before=NOTHING, after=Content(data=b"say open sesame\n", mode=0o644))
+    task = bench.shown(new)
+    assert "+say [left out: secret of the vault]\n" in bench.app.undo.changes(task).diff
+    assert "open sesame" not in str(bench.app.db.rows("SELECT diff FROM preview_files"))
+    bench.apply(task)
+    assert (bench.folder / "c.txt").read_text() == "say open sesame\n"

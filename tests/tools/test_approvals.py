@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -249,3 +250,30 @@ def test_a_link_is_judged_by_what_it_names_and_not_tried_out(bench: Bench) -> No
     result: ToolResult = bench.gate.call(call, bench.claim(), "1")
     assert result.ok, result.text
     assert bench.text == "x\n"
+
+
+# secrets -------------------------------------------------------------------------------------------------------------
+
+KEYS = ["ghp_" + "aB3dE5fG7h" * 3 + end for end in ("Zx9Kq2", "Yw8Jp1")]
+
+
+def test_a_person_sees_no_secret_and_their_yes_covers_it_all_the_same(bench: Bench) -> None:
+    (bench.workspace / "setup.cfg").write_text(f"key = {KEYS[0]}\nspeed = 1\n")
+    edit = ToolCall(tool="edit_file", args={"path": "setup.cfg", "search": "speed = 1", "replace": "speed = 2"})
+    request = bench.park(bench.start(), edit)
+    assert " key = [left out: GitHub token]\n-speed = 1\n+speed = 2\n" in request.shown
+    (bench.workspace / "setup.cfg").write_text(f"key = {KEYS[1]}\nspeed = 1\n")
+    bench.inbox.approve(request.task, by="ann")
+    again = bench.park(bench.claim(), edit)  # what is shown looks the same, and is not
+    assert (again.shown, again.digest != request.digest) == (request.shown, True)
+    bench.inbox.approve(request.task, by="ann")
+    assert bench.gate.call(edit, bench.claim(), "1").ok
+    assert bench.text == f"key = {KEYS[1]}\nspeed = 2\n"
+
+
+def test_words_of_a_person_and_what_a_command_names_are_kept_without_secrets(bench: Bench) -> None:
+    scope = bench.start()
+    asked = replace(plan_asked(scope.task, "x", because=f"for {KEYS[0]}"), actions=(f"shell.exec curl {KEYS[0]}",))
+    bench.approvals.answer(bench.approvals.open(asked), State.REJECTED, by="ann", words=f"not with {KEYS[0]}")
+    assert KEYS[0] not in json.dumps(bench.db.rows("SELECT * FROM approvals"))
+    assert bench.approvals.of(scope.task)[0].words == "not with [left out: GitHub token]"

@@ -45,6 +45,7 @@ from agentd.tasks.request import Defaults
 from agentd.tools.catalog import builtin
 from agentd.tools.checks import checks
 from agentd.tools.gate import Gate
+from agentd.tools.order import MAX_SHOWN
 from agentd.tools.results import MAX_TEXT
 from agentd.tools.tool import CommandLine, File, NewPath, Text, Tool, ToolContext, tool
 from agentd.types import (
@@ -788,7 +789,34 @@ def test_a_value_of_the_vault_is_left_out_in_any_form(bench: Bench) -> None:
     assert gate.call(SIMPLE, bench.scope(), "1").text == "say [left out: secret of the vault]"
 
 
+def test_what_a_tool_was_denied_while_it_ran_is_kept_without_secrets(bench: Bench) -> None:
+    def denied(ctx: ToolContext) -> str:
+        raise Denied(f"no {TOKEN}", hint=f"not {TOKEN}")
+
+    with pytest.raises(Denied, match=r"no \[left out: GitHub token\]"):
+        bench.gate(simple(denied)).call(SIMPLE, bench.scope(), "1")
+    assert TOKEN not in json.dumps(bench.db.rows("SELECT * FROM journal"))
+
+
 def test_the_mark_of_a_secret_is_not_written_back_over_it(bench: Bench) -> None:
     with pytest.raises(ToolMisused, match="mark of a secret"):
         bench.call("write", path="a.txt", content="key: [left out: GitHub token]\n")
     assert bench.counter.runs == 0
+
+
+def test_a_tool_knows_what_is_secret_and_half_a_secret_is_not_told_either(bench: Bench) -> None:
+    known = ["open sesame"]
+    gate = Gate(
+        {tool.name: tool for tool in (simple(lambda ctx: f"{len(ctx.known())} known"), *builtin().values())},
+        bench.policy,
+        bench.audit,
+        bench.events.emit,
+        bench.outputs,
+        SystemClock(),
+        redactor=Redactor(lambda: known),
+    )
+    assert gate.call(SIMPLE, bench.scope(), "1").text == "1 known"
+    command = f"nothing {'x' * (MAX_SHOWN - 28)} {known[0]}"
+    gate.call(ToolCall(tool="run_command", args={"command": command}), bench.scope(), "2")
+    kept = json.dumps([record.data for record in bench.audit.tail(1000)])
+    assert ("nothing xxx" in kept, "x open" in kept) == (True, False)

@@ -15,7 +15,7 @@ import pytest
 
 from agentd.errors import AgentdError, Cancelled, Denied, ToolFailed, ToolMisused
 from agentd.sandbox.confine import Walls, reached
-from agentd.tools import git
+from agentd.tools import git, repository
 from agentd.tools.git_command import git_command
 from agentd.tools.repository import readable
 from agentd.tools.shell import run_command
@@ -181,6 +181,45 @@ def test_a_commit_with_a_secret_is_refused_with_file_and_line_and_not_the_value(
     assert plain(repo, "rev-parse", "HEAD") == head
     (repo / "notes.txt").write_text("one\ntwo\nthree\n")
     assert call(git.git_commit, context(repo), message="x").ok
+
+
+TOKEN = "ghp_" + "aB3dE5fG7h" * 3 + "Zx9Kq2"
+VAULTED = "open sesame"
+HIDDEN: dict[str, tuple[str, bytes]] = {
+    "a value of the vault": ("secret of the vault", f"say {VAULTED}\n".encode()),
+    "no UTF-8": ("GitHub token", f"gr\u00fc\u00dfe {TOKEN}\n".encode("latin-1")),
+    "a binary file": ("GitHub token", b"\0\1\2\xff" + TOKEN.encode() + b"\0"),
+    "UTF-16": ("GitHub token", f"x\n{TOKEN}\n".encode("utf-16")),
+    "behind more than a megabyte": ("GitHub token", b"x = 1\n" * 300_000 + TOKEN.encode()),
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_no_secret_is_hidden_from_a_commit(repo: Path, name: str) -> None:
+    kind, content = HIDDEN[name]
+    head = plain(repo, "rev-parse", "HEAD")
+    (repo / "new.bin").write_bytes(content)
+    ctx = context(repo, known=lambda: [VAULTED])
+    with pytest.raises(ToolFailed, match=rf"new\.bin:\d+ \({kind}\)"):
+        call(git.git_commit, ctx, message="x")
+    plain(repo, "add", "new.bin")
+    (repo / "new.bin").unlink()  # what is staged is committed, and not what stands there
+    with pytest.raises(ToolFailed, match=rf"new\.bin:\d+ \({kind}\)"):
+        call(run_command, ctx, command="git commit -m x")
+    assert plain(repo, "rev-parse", "HEAD") == head
+
+
+def test_no_secret_stands_in_the_message_of_a_commit(repo: Path) -> None:
+    (repo / "new.txt").write_text("new\n")
+    with pytest.raises(ToolFailed, match=r"the message \(GitHub token\)"):
+        call(git.git_commit, context(repo), message=f"Use {TOKEN}")
+
+
+def test_a_change_too_large_to_be_searched_is_not_committed(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repository, "_WHOLE", 1000)
+    (repo / "new.txt").write_text("new\n" * 1000)
+    with pytest.raises(ToolFailed, match="too large to be searched for secrets"):
+        call(git.git_commit, context(repo), message="x")
 
 
 def test_commit_of_some_paths_leaves_the_rest_as_it_was(repo: Path) -> None:

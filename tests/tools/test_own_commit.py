@@ -415,6 +415,25 @@ def test_files_that_may_not_be_read_are_not_committed(bench: Bench) -> None:
     assert git.git_commit.run(ctx, message="x", paths=("own.txt",)).data["files"] == ["own.txt"]  # type: ignore[union-attr]
 
 
+TOKEN = "ghp_" + "aB3dE5fG7h" * 3 + "Zx9Kq2"
+
+
+def test_a_new_secret_is_refused_and_an_old_one_of_the_user_is_not(bench: Bench) -> None:
+    bench.user("b.txt", f"b\nkey = {TOKEN}\n")
+    bench.git("commit", "-qam", "The user's own")
+    bench.agent("b.txt", f"b\nx\nkey: {TOKEN}\n")
+    assert bench.commit().data["files"] == ["b.txt"]
+    head = bench.git("rev-parse", "HEAD")
+    bench.agent("own.txt", f"gr\u00fc\u00dfe {TOKEN[:-1]}7\n".encode("latin-1"))
+    with pytest.raises(ToolFailed, match=r"own\.txt:1 \(GitHub token\)"):
+        bench.commit()
+    bench.agent("own.txt", "say open sesame\n")
+    with pytest.raises(ToolFailed, match=r"own\.txt:1 \(secret of the vault\)"):
+        git.git_commit.run(bench.context(known=lambda: ["open sesame"]), message="x", paths=())
+    assert (bench.git("rev-parse", "HEAD"), bench.status()) == (head, ["?? own.txt"])
+    assert bench.git("fsck", "--strict", "--unreachable") == ""  # nothing of it got into the repository
+
+
 # crashes --------------------------------------------------------------------------------------------------------------
 
 MOMENTS = {
@@ -422,7 +441,7 @@ MOMENTS = {
     "write-tree": (1, False),
     "commit-tree": (1, False),
     "update-ref": (1, False),
-    "update-index": (2, True),  # the first is of our own index
+    "update-index": (3, True),  # the first two are of our own index
     "made": (1, True),
 }
 
