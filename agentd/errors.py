@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 _LISTED = 20
 
@@ -22,7 +23,7 @@ class AgentdError(Exception):
     def __str__(self) -> str:
         return f"{self.message}\nhint: {self.hint}" if self.hint else self.message
 
-    def as_json(self) -> dict[str, str]:
+    def as_json(self) -> dict[str, Any]:
         """As programs are told of it."""
         return {"code": self.code, "message": self.message, "hint": self.hint}
 
@@ -230,6 +231,11 @@ class NeedsApproval(AgentdError):
     code = "policy.needs_approval"
     request: int | None = None
     """The number of what waits for an answer, when it can be answered."""
+    asked: Mapping[str, Any] | None = None
+    """What is to be answered at once, by who made the call: its `digest` with the call again says yes to it."""
+
+    def as_json(self) -> dict[str, Any]:
+        return super().as_json() | ({"asked": dict(self.asked)} if self.asked is not None else {})
 
 
 class InDoubt(AgentdError):

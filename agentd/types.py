@@ -680,6 +680,14 @@ class Journal(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Person:
+    """Who makes a call by hand and can be asked about it; `approved`: the digests of what they have said yes to."""
+
+    name: str
+    approved: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
     """On whose behalf a tool or a model is called."""
 
@@ -702,6 +710,8 @@ class Scope:
     """Of the plan, from 1; 0 outside any."""
     project: str = ""
     """The policy of the workspace itself, as its file says it; it only takes away."""
+    person: Person | None = None
+    """Of a call outside tasks: who is asked at once. None where nobody is there."""
 
 
 class Clock(Protocol):

@@ -14,18 +14,26 @@ from agentd.errors import Denied
 from agentd.tasks.records import storable
 from agentd.tasks.request import accepted_workspace
 from agentd.tools.project import held
-from agentd.types import AccessLevel, Effect, JsonObject, Outcome, Plan, Scope, ToolCall, ToolResult, Verdict
+from agentd.types import AccessLevel, Effect, JsonObject, Outcome, Person, Plan, Scope, ToolCall, ToolResult, Verdict
 
 
-def run_tool(core: App, call: ToolCall, workspace: str, level: AccessLevel, cancel: threading.Event) -> ToolResult:
+def run_tool(
+    core: App,
+    call: ToolCall,
+    workspace: str,
+    level: AccessLevel,
+    cancel: threading.Event,
+    person: Person | None = None,
+) -> ToolResult:
     """Run a tool through the gate. Raises what the gate raises, and `BadInput` for what is no workspace, or has a
-    policy of its own that cannot be taken."""
+    policy of its own that cannot be taken. `person`: who can be asked."""
     scope = Scope(
         task="",
         workspace=str(accepted_workspace(workspace).root),
         level=level,
         journal=DirectJournal(),
         cancel=cancel,
+        person=person,
     )
     result = core.gate.call(call, held(scope), f"direct-{secrets.token_hex(8)}")
     # Names of files may hold bytes that are no text, and an answer cannot carry them.

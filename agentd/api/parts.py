@@ -16,7 +16,7 @@ from agentd.errors import BadInput, NotFound
 from agentd.policy.commands import action_of
 from agentd.tasks.request import accepted_workspace
 from agentd.tools.tool import Tool
-from agentd.types import AccessLevel, ToolCall, ToolResult
+from agentd.types import AccessLevel, Person, ToolCall, ToolResult
 
 router = APIRouter(prefix="/api", tags=["parts"])
 
@@ -24,11 +24,14 @@ _EVERYTHING = 1_000_000
 
 
 class ToolCallBody(Body):
-    """A call of a tool by a person; `level` None takes the configured default."""
+    """A call of a tool by a person; `level` None takes the configured default. `by`: who can be asked, where anybody
+    can; `approved`: the digests of what they were asked and have said yes to."""
 
     args: dict[str, Any] = Field(default_factory=dict)
     workspace: str
     level: AccessLevel | None = None
+    by: str = Field(default="", max_length=200)
+    approved: list[str] = Field(default_factory=list, max_length=100)
 
 
 class PolicyQuestion(Body):
@@ -65,7 +68,8 @@ def call_tool(core: Core, request: Request, name: str, body: ToolCallBody) -> To
     """Run a tool through the gate, outside any task."""
     _tool(core, name)
     call = ToolCall(tool=name, args=body.args)
-    return run_tool(core, call, body.workspace, level_of(core, body.level), request.app.state.stopping)
+    person = Person(name=body.by, approved=tuple(body.approved)) if body.by else None
+    return run_tool(core, call, body.workspace, level_of(core, body.level), request.app.state.stopping, person)
 
 
 @router.get("/audit")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,12 +11,12 @@ import click
 
 from agentd.cli import output
 from agentd.cli.client import Client
-from agentd.cli.inbox import described, post
+from agentd.cli.inbox import described, post, shown_lines, wanted
 from agentd.cli.options import Invocation
 from agentd.errors import Conflict
 
 
-def settle(invocation: Invocation, client: Client, task_id: str, *, may_ask: bool) -> bool:
+def settle(invocation: Invocation, client: Client, task_id: str) -> bool:
     """Whether the task goes on: with --yes by itself, else when somebody answered here (or elsewhere meanwhile)."""
     entry = next((each for each in client.get("/api/inbox") if each["task"] == task_id), None)
     if entry is None:
@@ -30,10 +31,31 @@ def settle(invocation: Invocation, client: Client, task_id: str, *, may_ask: boo
             if not invocation.quiet:
                 output.note(f"approved (--yes): {output.one_line(', '.join(request['actions']) or request['kind'])}")
             return True
-        return may_ask and _asked(client, entry, body)
+        return may_ask(invocation) and not invocation.json and _asked(client, entry, body)
     except Conflict as error:
         output.note(f"{error.message}")
         return True
+
+
+def agreed(invocation: Invocation, request: Mapping[str, Any]) -> bool:
+    """Whether what a call by hand asks for is approved: with --yes by itself, else by the person at the terminal."""
+    if invocation.yes:
+        if not invocation.quiet:
+            output.note(f"approved (--yes): {output.one_line(', '.join(request['actions']))}")
+        return True
+    if invocation.json or not may_ask(invocation):
+        return False
+    output.note("\n".join(["", *wanted(request), *(f"  | {line}" for line in shown_lines(request))]))
+    try:
+        return _prompt("Do that? [y]es, [n]o").strip().lower()[:1] == "y"
+    except (click.Abort, KeyboardInterrupt):
+        output.note("")
+        return False
+
+
+def may_ask(invocation: Invocation) -> bool:
+    """Whether somebody is there who can be asked."""
+    return not (invocation.no_input or invocation.yes) and sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def _asked(client: Client, entry: Mapping[str, Any], body: Mapping[str, Any]) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from agentd.cli.options import Invocation
-from agentd.errors import AgentdError, BadInput, Unauthorised, Unreachable
+from agentd.errors import AgentdError, BadInput, NeedsApproval, Unauthorised, Unreachable
 from agentd.home import Home, find_home
 
 CONNECT_SECONDS = 5.0
@@ -280,6 +280,8 @@ def error_of(told: Mapping[str, Any]) -> AgentdError:
     body = told["error"]
     error = _classes().get(body["code"], AgentdError)(str(body["message"]), hint=str(body["hint"]))
     error.code = str(body["code"])
+    if isinstance(error, NeedsApproval):
+        error.asked = body.get("asked")
     return error
 
 

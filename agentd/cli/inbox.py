@@ -86,11 +86,12 @@ def _answer(invocation: Invocation, task_id: str, word: str, body: Mapping[str, 
 
 def post(client: Client, task_id: str, word: str, body: Mapping[str, Any]) -> dict[str, Any]:
     """Tell the daemon an answer, in the name of the person who runs this."""
-    task: dict[str, Any] = client.post(f"/api/tasks/{quote(task_id, safe='')}/{word}", {**body, "by": _who()})
+    task: dict[str, Any] = client.post(f"/api/tasks/{quote(task_id, safe='')}/{word}", {**body, "by": who()})
     return task
 
 
-def _who() -> str:
+def who() -> str:
+    """The name of the person who runs this."""
     try:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):
@@ -111,19 +112,24 @@ def described(entry: Mapping[str, Any]) -> Iterator[str]:
         yield f"  asks     {visible(request['shown'])}"
         yield f"  answer   agentd answer {entry['task']} TEXT"
         return
-    if request["actions"]:
-        yield f"  wants    {visible(', '.join(request['actions']))}"
-    yield f"  because  {output.one_line(request['because'])} (rule {request['rule']}, risk {request['risk']})"
+    yield from wanted(request)
     yield f"  expires  {_expiry(entry)}"
     yield from (f"  | {line}" for line in shown_lines(request))
     yield f"  answer   agentd approve {entry['task']}, or agentd reject {entry['task']} --because TEXT"
+
+
+def wanted(request: Mapping[str, Any]) -> Iterator[str]:
+    """What is to be done, and why it is asked for."""
+    if request["actions"]:
+        yield f"  wants    {visible(', '.join(request['actions']))}"
+    yield f"  because  {output.one_line(request['because'])} (rule {request['rule']}, risk {request['risk']})"
 
 
 def shown_lines(request: Mapping[str, Any]) -> Iterator[str]:
     """The diff or command of a request, line by line, its hunks numbered where they can be chosen from."""
     hunk = 0
     for line in visible(request["shown"]).removesuffix("\n").split("\n"):
-        if request["hunks"] > 1 and line.startswith("@@ "):
+        if request.get("hunks", 0) > 1 and line.startswith("@@ "):
             hunk += 1
             line = f"{line} hunk {hunk}"
         yield line

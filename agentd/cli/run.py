@@ -12,7 +12,7 @@ from urllib.parse import quote
 import click
 
 from agentd.cli import output, times
-from agentd.cli.asking import settle
+from agentd.cli.asking import may_ask, settle
 from agentd.cli.client import Client, TimedOut
 from agentd.cli.follow import ENDED, Silence, follow, view_for
 from agentd.cli.inbox import visible
@@ -153,7 +153,7 @@ def _followed(invocation: Invocation, client: Client, task_id: str, deadline: fl
         if task["state"] != "waiting":
             return task
         last = max((event["id"] for event in client.events(task=task_id, follow=False)), default=last)
-        if not settle(invocation, client, task_id, may_ask=_may_ask(invocation) and not invocation.json):
+        if not settle(invocation, client, task_id):
             return task
 
 
@@ -324,16 +324,12 @@ def _submit(client: Client, request: Mapping[str, Any], key: str | None = None) 
 
 def _interrupted(invocation: Invocation, client: Client, task_id: str) -> int:
     """Ctrl-C: ask once whether to leave the task running; without a terminal it is cancelled."""
-    if _may_ask(invocation) and _wants_to_leave(task_id):
+    if may_ask(invocation) and _wants_to_leave(task_id):
         _say(invocation, f"it goes on; to follow it: agentd wait {task_id}")
         return output.INTERRUPTED
     task = _cancel(client, task_id)
     show_result(invocation, task)
     return output.INTERRUPTED
-
-
-def _may_ask(invocation: Invocation) -> bool:
-    return not (invocation.no_input or invocation.yes) and sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def _wants_to_leave(task_id: str) -> bool:

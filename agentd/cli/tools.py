@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import click
 
 from agentd.cli import output
+from agentd.cli.asking import agreed
 from agentd.cli.client import Client, endpoint
+from agentd.cli.inbox import who
 from agentd.cli.options import Group, Invocation, command
 from agentd.cli.reach import ensure_daemon
-from agentd.errors import BadInput
+from agentd.errors import BadInput, NeedsApproval
 
 CALL_SECONDS = 3600.0
 
@@ -59,14 +63,15 @@ def show(invocation: Invocation, name: str) -> None:
 def call(invocation: Invocation, name: str, arguments: tuple[str, ...], workspace: str, level: int | None) -> int:
     """Run a tool once, through the gate, and print what it gives.
 
-    Exit code 1 when the tool failed, 5 when policy refused it.
+    Where policy wants a person's yes you are asked on the terminal, and your yes covers exactly what you were shown;
+    --yes gives it. Exit code 1 when the tool failed, 5 when policy refused it, 6 when nobody said yes.
     """
     body = {
         "args": _arguments(arguments),
         "workspace": os.path.abspath(os.path.expanduser(workspace)),
         "level": level,
     }
-    result = ensure_daemon(invocation).post(f"/api/tools/{name}/call", body, timeout=CALL_SECONDS)
+    result = _called(invocation, f"/api/tools/{quote(name, safe='')}/call", body)
     if invocation.json:
         output.data_json(result)
     elif result["ok"]:
@@ -74,6 +79,23 @@ def call(invocation: Invocation, name: str, arguments: tuple[str, ...], workspac
     else:
         output.note(output.harmless(result["text"]))
     return 0 if result["ok"] else 1
+
+
+def _called(invocation: Invocation, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The result; what has to be asked is asked until nothing is left to ask."""
+    client, approved = ensure_daemon(invocation), list[str]()
+    while True:
+        try:
+            answer = {"by": who(), "approved": approved}
+            result: dict[str, Any] = client.post(path, {**body, **answer}, timeout=CALL_SECONDS)
+            return result
+        except NeedsApproval as error:
+            if error.asked is None:
+                raise
+            if not agreed(invocation, error.asked):
+                error.hint = f"{error.hint}; on a terminal you are asked, --yes says yes at once"
+                raise
+            approved.append(error.asked["digest"])
 
 
 def _arguments(given: tuple[str, ...]) -> dict[str, Any]:

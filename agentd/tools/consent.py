@@ -12,7 +12,7 @@ from agentd.tools.judgement import Judged, Refused
 from agentd.tools.order import Order
 from agentd.tools.preview import Part, Preview, asked, preview
 from agentd.tools.tool import ToolContext
-from agentd.types import ToolResult
+from agentd.types import JsonObject, ToolResult
 
 
 @dataclass(slots=True, kw_only=True)
@@ -33,7 +33,17 @@ class Consent:
     @property
     def is_possible(self) -> bool:
         """Whether a person can be asked, and the call be taken up again when they have answered."""
-        return self.approvals is not None and bool(self.order.scope.task)
+        scope = self.order.scope
+        return self.approvals is not None and (bool(scope.task) or scope.person is not None)
+
+    @property
+    def facts(self) -> JsonObject:
+        """What a person has answered, for the audit log."""
+        if self.approval is not None:
+            approval = self.approval
+            return {"request": str(approval.id), "answer": approval.state, "by": approval.answerer}
+        person = self.order.scope.person
+        return {"answer": State.APPROVED, "by": person.name} if person is not None and self.view is not None else {}
 
     def take(
         self, judged: Judged, ctx: ToolContext, try_out: Callable[[ToolContext], ToolResult | str] | None
@@ -45,6 +55,11 @@ class Consent:
         if view.failure is not None:
             return view.failure
         request = asked(view, tool, args, judged.actions, judged.decision, task=scope.task, key=self.order.key)
+        if scope.person is not None:
+            if request.digest not in scope.person.approved:
+                raise Refused(judged, request)
+            self.view = view
+            return None
         answer = self.approvals.standing(request)
         if answer is None:
             raise Refused(judged, request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +20,8 @@ from agentd.errors import (
     ToolFailed,
     ToolMisused,
 )
-from agentd.policy.approvals import Approvals
+from agentd.policy.approvals import MAX_SHOWN as MAX_ASKED
+from agentd.policy.approvals import Approvals, Asked
 from agentd.policy.engine import PolicyEngine
 from agentd.sandbox.confine import Walls
 from agentd.security.scan import Redactor
@@ -114,7 +116,10 @@ class Gate:
             with order.scope.journal.atomic():
                 run.trail.decided(refused.judged, run.consent)
                 if isinstance(error, NeedsApproval) and self._approvals is not None and refused.asked is not None:
-                    error.request = self._approvals.open(refused.asked).id
+                    if order.scope.person is None:
+                        error.request = self._approvals.open(refused.asked).id
+                    else:
+                        error.asked = self._redactor.clean(_to_be_answered(refused.asked))
             raise error from None
 
     def _begun(self, order: Order) -> _Run:
@@ -144,6 +149,16 @@ class Gate:
             raise Cancelled("cancelled before the next tool ran")
         if scope.deadline is not None and self._clock.now() >= scope.deadline:
             raise BudgetExceeded("the time is up", hint="give the task more seconds")
+
+
+def _to_be_answered(asked: Asked) -> JsonObject:
+    """What a person at hand is shown; what is too long for that they cannot say yes to."""
+    if len(asked.shown) > MAX_ASKED:
+        raise ToolFailed("what it would do is too long to be shown here", hint="have a task do it: agentd run")
+    fields = ("digest", "tool", "actions", "shown", "rule", "because", "risk")
+    told = json.dumps({name: getattr(asked, name) for name in fields}, ensure_ascii=False)
+    answerable: JsonObject = json.loads(told.encode("utf-8", "backslashreplace"))
+    return answerable
 
 
 @dataclass(slots=True, kw_only=True)

@@ -26,7 +26,7 @@ class Trail:
     order: Order
 
     def decided(self, judged: Judged, consent: Consent) -> None:
-        order, decision, approval = self.order, judged.decision, consent.approval
+        order, decision = self.order, judged.decision
         told = {
             "tool": order.tool.name,
             "key": order.key,
@@ -45,8 +45,7 @@ class Trail:
         }
         if order.scope.step:
             extra["step"] = order.scope.step
-        if approval is not None:
-            extra |= {"request": str(approval.id), "answer": approval.state, "by": approval.answerer}
+        extra |= consent.facts
         runs = decision.ruling is Ruling.ALLOW or consent.settled
         if runs and any(map(starts_a_program, judged.actions)):
             extra["confined"] = self.walls.told

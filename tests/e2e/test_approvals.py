@@ -249,3 +249,20 @@ def test_kills_while_it_waits_and_after_the_yes_write_once(tmp_path: Path) -> No
         assert runs == ["write_file"]
     finally:
         agentd.stop()
+
+
+def test_a_call_by_hand_is_asked_for_where_somebody_is(asks: Agentd) -> None:
+    call = ("tool", "call", "write_file", "path=setup.cfg", "content=x", "--level", "1")
+    file = asks.workspace / "setup.cfg"
+    assert "--yes" in asks.error(*call, code=6)["hint"]
+    terminal = Terminal(asks, *call)
+    terminal.wait_for("[n]o")
+    assert "| +x" in terminal.screen
+    terminal.type("n\n")
+    assert (terminal.end(), file.exists()) == (6, False)
+    terminal = Terminal(asks, *call)
+    terminal.wait_for("[n]o")
+    terminal.type("y\n")
+    assert (terminal.end(), file.read_text()) == (0, "x")
+    assert asks.run(*call, "mode=overwrite", "--yes").returncode == 0
+    assert asks.error("tool", "call", "write_file", "path=.git/x", "content=x", "--level", "1", "--yes", code=5)
