@@ -60,7 +60,8 @@ class WorkspacePlace:
         return self._workspace.real_name(path)
 
     def allow(self, action: Action) -> None:
-        self._ctx.require(action)
+        # What it would write is not known yet, so nobody can say yes to that.
+        (self._ctx.require if action.kind == "fs.write" else self._ctx.ask)(action)
 
     def look(self, name: str) -> Kind | None:
         found = self._workspace.stat(name)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from agentd.errors import AgentdError, ToolFailed
+from agentd.errors import AgentdError, Denied, ToolFailed
 from agentd.policy.approvals import Approval, Approvals, State
 from agentd.tools.books import Books
 from agentd.tools.judgement import Judged, Refused
 from agentd.tools.order import Order
 from agentd.tools.preview import Part, Preview, asked, preview
 from agentd.tools.tool import ToolContext
-from agentd.types import JsonObject, ToolResult
+from agentd.types import Action, JsonObject, ToolResult
 
 
 @dataclass(slots=True, kw_only=True)
@@ -70,6 +70,27 @@ class Consent:
         if answer.chosen is not None:
             self.part = view.part(answer.chosen)
         return None
+
+    def take_within(self, judged: Judged, action: Action, ctx: ToolContext) -> None:
+        """Take the answer to what the call met while it ran; `Refused` until there is one, `Denied` where it is no.
+
+        It counts for every run of this very call: what was allowed once is met again by the next.
+        """
+        assert self.approvals is not None
+        tool, args, scope = self.order.tool, self.order.args, self.order.scope
+        view = preview(tool, args, ctx, (action,), None)
+        request = asked(view, tool, args, (action,), judged.decision, task=scope.task, key="")
+        request = replace(request, key=f"{self.order.key} {request.digest[:16]}")  # beside other answers to this call
+        if scope.person is not None:
+            if request.digest not in scope.person.approved:
+                raise Refused(judged, request)
+            return
+        answer = self.approvals.standing(request)
+        if answer is None:
+            raise Refused(judged, request)
+        if answer.state is State.REJECTED:
+            raise Denied(f"a person refused {judged.action}{f': {answer.words}' if answer.words else ''}")
+        self.approvals.use(answer)
 
     def use(self) -> None:
         """It counts once; a part of the caller's transaction."""

@@ -292,6 +292,19 @@ class _Run:
         elif judged.ruling is not Ruling.ALLOW:
             raise judged.refusal
 
+    def _ask_within(self, action: Action) -> None:
+        judged = self.judgement.of((action,), self._actions)
+        if judged.ruling is not Ruling.ASK or not self.consent.is_possible or not self._may_begin_anew:
+            self._require(action)
+            return
+        self.consent.take_within(judged, action, self.context)
+        self.notes.setdefault("allowed", []).append(judged.action)
+
+    @property
+    def _may_begin_anew(self) -> bool:
+        """Whether the journal lets a run that was ended begin once more, and a person may be asked for it."""
+        return self.order.tool.effect is not Effect.UNSAFE and self.order.scope.mode != "dry_run"
+
     @property
     def _actions(self) -> tuple[Action, ...]:
         """What was judged; nothing where only a probe looks, after a crash."""
@@ -312,6 +325,7 @@ class _Run:
                 may_read=self.judgement.may_read,
                 may=self.judgement.may,
                 require=self._require,
+                ask=self._ask_within,
                 model=scope.model,
                 walls=self.walls,
                 own=self.books.own,
@@ -344,6 +358,8 @@ class _Run:
         denied: Denied | None = None
         try:
             result = checked(self.order.tool.name, run())
+        except Refused:
+            raise
         except _PASSING as error:
             # Who has lost the task writes nothing about it, and a broken store takes nothing.
             if not isinstance(error, (LeaseLost, StoreError)):

@@ -151,7 +151,7 @@ def _tried(
     """The files as the tool leaves them, in a folder that holds nothing else."""
     with TemporaryDirectory(prefix="agentd-preview-") as folder:
         _lay_out(Path(folder), before, ctx.workspace, names)
-        result = try_out(replace(ctx, workspace=Workspace(Path(folder)), require=_anything, notes={}))
+        result = try_out(replace(ctx, workspace=Workspace(Path(folder)), require=_anything, ask=_anything, notes={}))
         if isinstance(result, ToolResult) and not result.ok:
             raise ToolFailed(result.text)
         return _all(Path(folder))

@@ -63,6 +63,9 @@ class ToolContext:
     """Whether policy allows this as well, unasked; for what a tool does only where the owner has allowed it."""
     require: Callable[[Action], None] = _nothing_more
     """For what a tool finds only while it runs that it has to touch. Raises `Denied` or `NeedsApproval`."""
+    ask: Callable[[Action], None] = _nothing_more
+    """As `require`, for a tool that has changed nothing yet: where a person can be asked the run ends here, and begins
+    anew when they have answered."""
     model: str = ""
     """The model that asked for the call; empty for a person."""
     walls: Walls = field(default_factory=Walls)

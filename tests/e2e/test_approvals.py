@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,6 +123,9 @@ def test_a_start_file_is_asked_for_shown_and_written_as_shown(asks: Agentd) -> N
     second = asks.error("approve", entry["task"], code=9)
     assert "used already by" in second["message"]
     assert asks.json("audit", "verify")["ok"] is True
+    explained = asks.ok("policy", "explain", entry["task"], "1").splitlines()
+    assert "ask: write_file (fs.write pyproject.toml) at level 2, step 1" in explained
+    assert f"       a person answered: approved, by {getpass.getuser()}" in explained
 
 
 def test_a_no_is_a_result_that_the_model_reads(asks: Agentd) -> None:

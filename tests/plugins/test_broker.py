@@ -34,7 +34,7 @@ class Desk:
         self.noted: list[dict[str, Any]] = []
 
     def broker(self, **permissions: tuple[str, ...]) -> Broker:
-        ctx = ToolContext(workspace=Workspace(self.folder), key="k", require=self.judge)
+        ctx = ToolContext(workspace=Workspace(self.folder), key="k", require=self.judge, ask=self.judge)
         note = lambda told: self.noted.append(dict(told))  # noqa: E731
         return Broker(Permissions(**permissions), WorkspacePlace(ctx), note=note)
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agentd.api.direct import DirectJournal
-from agentd.errors import Denied, InDoubt, SandboxUnavailable, ToolMisused
+from agentd.errors import Denied, InDoubt, NeedsApproval, SandboxUnavailable, ToolMisused
 from agentd.plugins.arguments import arguments_flaw, arguments_model
 from agentd.plugins.folder import CODE
 from agentd.plugins.loader import Loader
@@ -21,14 +21,18 @@ from agentd.plugins.registry import Plugin
 from agentd.plugins.spec import Permissions, Spec
 from agentd.plugins.standing import State
 from agentd.plugins.warm import MOST, WarmWorkers, Worker
+from agentd.policy.approvals import Approvals
 from agentd.policy.engine import PolicyEngine
 from agentd.sandbox.job import Limits
 from agentd.sandbox.os_executor import OsExecutor
 from agentd.store.outputs import Outputs
+from agentd.tasks.inbox import Inbox
+from agentd.tasks.journal import TaskJournal
+from agentd.tasks.queue import Queue
 from agentd.tools.gate import Gate
 from agentd.tools.tool import ToolContext
 from agentd.tools.toolbox import Toolbox
-from agentd.types import AccessLevel, Effect, Scope, ToolCall, ToolResult
+from agentd.types import AccessLevel, Effect, Scope, TaskRequest, ToolCall, ToolResult
 from agentd.workspace.paths import Workspace
 from tests.plugins.conftest import ADD, CONVERT, House, adding, converting
 
@@ -46,9 +50,10 @@ class Shop:
     """A toolbox that follows a registry, and the gate to call its tools through."""
 
     def __init__(self, house: House, executor: CheckingExecutor, policy: PolicyEngine, folder: Path) -> None:
-        self.house, self.folder = house, folder
+        self.house, self.policy, self.folder = house, policy, folder
         self.project = ""
         """Policy of the project that it is called in."""
+        self.tasks = ["t", "u"]
         self.available = True
         self.limits = Limits(seconds=2.0)
         self._executor = executor
@@ -96,7 +101,7 @@ def shop(house: House, executor: CheckingExecutor, policy: PolicyEngine, tmp_pat
     (folder / "people.csv").write_text("name,age\nAda,36\nAlan,41\n")
     made = Shop(house, executor, policy, folder)
     yield made
-    for task in ("t", "u"):
+    for task in made.tasks:
         made.loader.end(task)
 
 
@@ -420,3 +425,96 @@ def test_a_skill_is_read_through_a_tool(shop: Shop) -> None:
     assert shop.call("read_skill", AccessLevel.READ_ONLY, name="release-notes").text == "Begin with the date."
     with pytest.raises(ToolMisused):
         shop.call("read_skill", name="broken")
+
+
+# asking a person ------------------------------------------------------------------------------------------------------
+
+ASKS = """rules:
+  - match: {action: fs.read, path: ["*.ask"]}
+    decision: ask
+    because: "Somebody looks first."
+    examples: {match: [a.ask], not_match: [a.csv]}
+"""
+READS = CONVERT.replace("    rows", "    files.read_text('a.ask')\n    files.read_text('b.ask')\n    rows", 1)
+
+
+class Desk:
+    """A task that calls a plugin, and where it asks its owner."""
+
+    def __init__(self, shop: Shop, code: str = READS, **more: Any) -> None:
+        house = shop.house
+        house.install(converting(permissions=Permissions(read=("*.csv", "*.ask"), write=("*.json",)), **more), code)
+        for name in ("a.ask", "b.ask"):
+            (shop.folder / name).write_text(name)
+        self.shop, self.house = shop, house
+        self.approvals = Approvals(house.db, house.audit, house.events.emit, house.clock)
+        self.queue = Queue(house.db, house.audit, house.events.emit, house.clock, approvals=self.approvals)
+        self.inbox = Inbox(house.db, self.queue, self.approvals)
+        self.gate = Gate(
+            shop.toolbox,
+            shop.policy,
+            house.audit,
+            house.events.emit,
+            Outputs(house.db, house.clock),
+            house.clock,
+            approvals=self.approvals,
+        )
+        self.task = self.queue.submit(TaskRequest(goal="convert", workspace=str(shop.folder))).id
+        shop.tasks.append(self.task)
+
+    def call(self) -> ToolResult:
+        """As a worker does it: from the journal, once it has been answered."""
+        claimed = self.queue.claim("worker")
+        assert claimed is not None
+        scope = Scope(
+            task=self.task,
+            workspace=str(self.shop.folder),
+            level=AccessLevel.SAFE_WRITE,
+            journal=TaskJournal(self.house.db, claimed, self.house.clock),
+            project=ASKS,
+        )
+        args = {"path": "people.csv", "target": "people.json"}
+        try:
+            return self.gate.call(ToolCall(tool="csv_to_json", args=args), scope, "1")
+        except NeedsApproval as waiting:
+            self.queue.wait_for_person(claimed, str(waiting), waiting.request)
+            raise
+
+    def parked(self) -> tuple[str, ...]:
+        with pytest.raises(NeedsApproval):
+            self.call()
+        (entry,) = self.inbox.waiting()
+        assert entry.request is not None
+        return entry.request.actions
+
+
+def test_what_a_plugin_asks_for_waits_for_a_person_and_is_then_done(shop: Shop) -> None:
+    desk = Desk(shop)
+    for name in ("a.ask", "b.ask"):
+        assert desk.parked() == (f"fs.read {name}",)
+        assert not (shop.folder / "people.json").exists()
+        desk.inbox.approve(desk.task, by="ann")
+    result = desk.call()
+    assert (result.ok, result.changed) == (True, ("people.json",))
+    (finished,) = desk.house.records("tool.finished")
+    assert finished.data["allowed"] == ["fs.read a.ask", "fs.read b.ask"]
+    assert (shop.standing("csv_to_json").successes, shop.standing("csv_to_json").failures) == (1, 0)
+
+
+def test_a_no_is_told_to_the_plugin(shop: Shop) -> None:
+    desk = Desk(shop)
+    desk.parked()
+    desk.inbox.approve(desk.task, by="ann")
+    assert desk.parked() == ("fs.read b.ask",)
+    desk.inbox.reject(desk.task, by="ann", because="not that one")
+    result = desk.call()
+    assert (result.ok, "a person refused fs.read b.ask: not that one" in result.text) == (False, True)
+    assert not (shop.folder / "people.json").exists()
+
+
+def test_nobody_is_asked_where_the_call_could_not_begin_anew(shop: Shop) -> None:
+    fixed = {"properties": {"path": {"type": "string"}, "target": {"type": "string"}}}
+    desk = Desk(shop, input={**converting().input, **fixed})  # names no files: its effect is unsafe
+    result = desk.call()
+    assert (result.ok, "needs a person's yes" in result.text) == (False, True)
+    assert desk.inbox.waiting() == []
