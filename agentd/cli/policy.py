@@ -105,12 +105,13 @@ def explain(invocation: Invocation, task: str, step: int | None) -> None:
 def test(invocation: Invocation, file: Path | None, workspace: str | None) -> int:
     """Whether all rules fit their own examples, and the cases of FILE are decided as they expect.
 
-    A case is a line: LEVEL DECISION COMMAND, as in `2 deny git push`. Exit code 1 when any fails. Needs no daemon.
+    A case is a line: LEVEL DECISION COMMAND, as in `2 deny git push`, where it needs them with --taint or
+    --workspace=DIR before the command. Exit code 1 when any fails. Needs no daemon.
     """
     cases = read_cases(file) if file is not None else []
     try:
-        engine = policy_of(PolicyEngine.load(home_of(invocation).policies_dir), _root(workspace))
-        failed = list(failures(engine, cases))
+        home, root = PolicyEngine.load(home_of(invocation).policies_dir), _root(workspace)
+        engine, failed = policy_of(home, root), list(failures(home, cases, root))
     except (PolicyError, BadInput) as error:  # the examples are looked at whenever rules are read
         engine, failed = PolicyEngine((), ()), [str(error)]
     examples = sum(len(rule.examples) + len(rule.counterexamples) for rule in engine.rules)

@@ -128,6 +128,30 @@ def test_cases_are_held_against_all_rules(home: Home, tmp_path: Path) -> None:
         assert f"{cases}:2: " in told
 
 
+def test_cases_may_name_a_workspace_and_taint(home: Home, tmp_path: Path) -> None:
+    rules = home.folder / "policies" / "default.yaml"
+    rules.write_text(
+        rules.read_text()
+        + '- match: {action: shell.exec, git: log, workspace: ["/somewhere/private"]}\n  decision: deny\n'
+        '  because: "Private."\n  examples: {match: [git log], not_match: [git diff]}\n'
+    )
+    cases = tmp_path / "cases"
+    lines = [
+        "2 allow --taint git log",
+        "2 allow --workspace=project git log",
+        "2 ask --workspace=project --taint git log",
+        "2 deny --workspace=/somewhere/private git log",
+    ]
+    cases.write_text("\n".join(lines))
+    code, told = home.run("test", str(cases))
+    assert code == 0, told
+    code, told = home.run("test", str(cases), "-w", str(home.project), "--json")
+    (failed,) = json.loads(told)["failed"]
+    assert (code, failed.startswith(f"{cases}:1: 'git log' at level 2 is ask (project:history)")) == (1, True)
+    cases.write_text("2 deny --level=3 git push\n")
+    assert "there are --taint and --workspace=DIR" in home.run("test", str(cases))[1]
+
+
 def test_a_rule_that_contradicts_its_examples_fails_the_test(home: Home) -> None:
     rules = home.folder / "policies" / "default.yaml"
     rules.write_text(rules.read_text().replace('match: [".git/hooks/pre-commit", ', 'match: ["README.md", '))
