@@ -222,6 +222,9 @@ class Report:
     made: tuple[str, ...] = ()
     """Tools that the task gave itself, and used."""
     checks: tuple[CheckResult, ...] = ()
+    bent: tuple[str, ...] = ()
+    """Tests, build files and scripts of checks that the task itself changed: what passed may have passed because of
+    it."""
     struck: tuple[str, ...] = ()
     """What the answer said with nothing on record to show for it."""
     restored: tuple[str, ...] = ()

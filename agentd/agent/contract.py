@@ -117,18 +117,38 @@ def read_project(workspace: Workspace) -> Project:
     if workspace.stat(FILE) is None:
         return Project()
     try:
-        project = Project.model_validate(tomllib.loads(workspace.read_bytes(FILE, MAX_BYTES).decode()))
-        _ = path_pattern(project.boundaries) if project.boundaries else None
-        for line in project.checks.values():
-            parse(line)
+        project = Project.model_validate(tomllib.loads(workspace.read_bytes(FILE, MAX_BYTES).decode("utf-8-sig")))
+        if wrong := misplaced(project.boundaries):
+            raise BadInput(f"{FILE}: boundaries: {wrong}", hint="for example src/** or *.md")
+        for name, line in project.checks.items():
+            _refuse_unreadable(name, line)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         known = ", ".join(Project.model_fields)
         raise BadInput(f"{FILE}: {where}: {first['msg']}", hint=f"there are {known}") from None
-    except (ValueError, RecursionError, PatternError, ToolMisused, ToolFailed) as error:
+    except (ValueError, RecursionError, ToolFailed) as error:
         raise BadInput(f"{FILE} cannot be taken: {error}", hint="docs/guides/done.md shows one") from None
     return project
+
+
+def misplaced(globs: Sequence[str]) -> str:
+    """What is wrong with boundaries; empty when they can be taken."""
+    for glob in globs:
+        if not glob or ".." in glob.split("/"):
+            return f"{glob[:60]!r} names nothing below the workspace"
+        try:
+            path_pattern([glob])
+        except PatternError as error:
+            return str(error)
+    return ""
+
+
+def _refuse_unreadable(name: str, line: str) -> None:
+    try:
+        parse(line)
+    except ToolMisused as error:
+        raise BadInput(f"{FILE}: checks.{name[:60]}: {error.message}", hint=error.hint) from None
 
 
 def _tests(workspace: Workspace, files: Sequence[str]) -> Iterator[str]:

@@ -25,7 +25,7 @@ def judge(work: Work, step: Step, outcome: Outcome) -> Outcome:
 
     Of the contract's checks those count that the step has broken; after the last step, all.
     """
-    checks = run_checks(work, step.checks)
+    checks = work.verification.own = run_checks(work, step.checks)
     last = work.plan is not None and step is work.plan.steps[-1] and outcome.state is StepState.DONE
     held = work.verification.final() if last else work.verification.broken()
     red = [result for result in (*checks, *held) if not result.passed]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from agentd.agent.context import brief
 from agentd.agent.contract import is_code, outside
+from agentd.agent.critic import run_checks
 from agentd.agent.facts import describe
 from agentd.agent.moves import Chooser, End, Stop
 from agentd.agent.work import Evidence, Work
 from agentd.errors import CapabilityMissing, Denied, Impossible, ToolMisused
-from agentd.types import Outcome, Stance, Step, StepState, ToolCall, ToolResult
+from agentd.types import Action, Outcome, Stance, Step, StepState, ToolCall, ToolResult
 
 MISUSES = 3
 """Calls in a row that a tool refuses before the step fails."""
@@ -28,7 +29,7 @@ def run_step(work: Work, chooser: Chooser, step: Step, advice: str = "") -> Outc
         if isinstance(move, Stop):
             return _end(move, seen)
         try:
-            result = _held(work, move.call) or work.act(move.call)
+            result = _held(work, step, move.call) or work.act(move.call)
             misused = 0
         except ToolMisused as error:
             misused += 1
@@ -40,7 +41,7 @@ def run_step(work: Work, chooser: Chooser, step: Step, advice: str = "") -> Outc
         seen.append(Evidence(call=move.call, result=result))
 
 
-def _held(work: Work, call: ToolCall) -> ToolResult | None:
+def _held(work: Work, step: Step, call: ToolCall) -> ToolResult | None:
     """Why a call has to wait or may not be: it leaves the boundaries, or commits what is not green or what the council
     does not accept. None for all else.
 
@@ -50,19 +51,28 @@ def _held(work: Work, call: ToolCall) -> ToolResult | None:
     if tool is None or tool.annotations.read_only:
         return None
     actions = tool.actions(tool.validate(call.args))
-    changed = [action.target for action in actions if action.kind in ("fs.write", "fs.delete")]
+    changed = [_place(work, action) for action in actions if action.kind in ("fs.write", "fs.delete")]
     for path in changed:
         if fence := outside(work.verification.checks, path):
             return _refused(f"{path} lies outside the boundaries of this task", f"only {fence} may be changed")
     if any(action.kind == "git.commit" or action.argv[:2] == ("git", "commit") for action in actions):
-        return _not_yet(work)
-    work.verification.will_change(code=any(map(is_code, changed)))
+        return _not_yet(work, step)
+    work.verification.will_change(step.checks, code=any(map(is_code, changed)))
     return None
 
 
-def _not_yet(work: Work) -> ToolResult | None:
-    """Why what was changed may not be committed as it is."""
-    red = [result for result in work.verification.final() if not result.passed]
+def _place(work: Work, action: Action) -> str:
+    """Where it changes something: behind links, but what is deleted is a link itself."""
+    folder, _, name = action.target.rpartition("/")
+    if action.kind == "fs.write" or not folder or not name:
+        return work.real(action.target)
+    return f"{work.real(folder)}/{name}".removeprefix("./")
+
+
+def _not_yet(work: Work, step: Step) -> ToolResult | None:
+    """Why what was changed may not be committed as it is. What a step asks git itself may be about the commit."""
+    own = run_checks(work, [check for check in step.checks if check.target.split()[:1] != ["git"]])
+    red = [result for result in (*own, *work.verification.final()) if not result.passed]
     if red:
         return _refused(f"not committed, because it is not green: {describe(red)}", "mend that first")
     verdict = work.hearing()

@@ -7,9 +7,9 @@ from dataclasses import replace
 from itertools import islice
 
 from agentd.agent.context import fill, prompt, shorten
+from agentd.agent.contract import misplaced
 from agentd.agent.work import Work
 from agentd.backends.structured import ask
-from agentd.policy.patterns import PatternError, path_pattern
 from agentd.types import Check, CheckKind, Message, Plan, Step
 
 MOST_STEPS = 12
@@ -54,10 +54,8 @@ def _sound(plan: Plan) -> str:
     ]
     if odd:
         return f"checks: expected kinds {', '.join(KINDS)}, got {odd[0]}"
-    try:
-        path_pattern(plan.boundaries)
-    except PatternError as error:
-        return f"boundaries: expected globs such as src/**, got {error}"
+    if odd_globs := misplaced(plan.boundaries):
+        return f"boundaries: expected globs such as src/**, got {odd_globs}"
     return "" if _order(plan) else "after: expected an order, got steps that wait for each other"
 
 

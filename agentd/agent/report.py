@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 from agentd.agent.claims import strike
 from agentd.agent.context import brief, fill, shorten
 from agentd.agent.facts import describe
 from agentd.agent.grounding import unsupported
+from agentd.agent.verification import LOOKS
 from agentd.agent.work import Work
+from agentd.policy.places import builds, is_test, makes_programs_run
 from agentd.types import CheckKind, CheckResult, Message, ModelRequest, Outcome, Plan, Report, StepState, TaskState
-
-_LOOKS = frozenset({CheckKind.BOUNDARIES, CheckKind.SECRETS, CheckKind.DOCS})
-"""Say what is not wrong, and so verify nothing by themselves."""
 
 
 def done(work: Work, outcomes: Sequence[Outcome], checks: Sequence[CheckResult]) -> Report:
@@ -23,9 +23,7 @@ def done(work: Work, outcomes: Sequence[Outcome], checks: Sequence[CheckResult])
     if failed or red:
         reason = failed[0].text if failed else describe(red)
         return ended(work, TaskState.FAILED, reason, answer=_answer(work, outcomes), checks=every)
-    # What agentd looks at by itself says that nothing was broken, not that the goal was reached.
-    shows = any(each.check.by != "agentd" and each.check.kind not in _LOOKS for each in every)
-    state = TaskState.VERIFIED if shows else TaskState.CLAIMED
+    state = TaskState.VERIFIED if any(map(work.verification.shows, every)) else TaskState.CLAIMED
     return ended(work, state, "", answer=_answer(work, outcomes), checks=every)
 
 
@@ -39,24 +37,37 @@ def planned(work: Work, plan: Plan) -> Report:
 
 
 def ended(work: Work, state: TaskState, reason: str, *, answer: str = "", checks: Sequence[CheckResult] = ()) -> Report:
-    passed = tuple(f"{each.check}: passed" for each in checks if each.passed and each.check.kind not in _LOOKS)
-    answer, struck = strike(answer, work)
+    passed = dict.fromkeys(f"{each.check}: passed" for each in checks if each.passed and each.check.kind not in LOOKS)
+    answer, struck = strike(answer, work, checks)
     said = (answer,) if answer and state is TaskState.CLAIMED else ()
     return Report(
         state=state,
         answer=answer,
         reason=reason,
-        verified=passed,
+        verified=tuple(passed),
         claimed=said,
         changed=tuple(path for path in work.changed if path not in work.restored),
         unkept=tuple(work.unkept),
         made=tuple(name for name in work.made if any(e.call.tool == name and e.result.ok for e in work.evidence)),
         checks=tuple(checks),
+        bent=_bent(work, checks),
         would_run=_would_run(work),
         struck=struck,
         restored=tuple(work.restored),
         usage=work.limits.usage,
         seconds=round(work.limits.seconds, 3),
+    )
+
+
+def _bent(work: Work, checks: Sequence[CheckResult]) -> tuple[str, ...]:
+    """What steers the commands that passed, and is no longer what it was before the task."""
+    lines = [each.check.target for each in checks if each.passed and each.check.kind is CheckKind.COMMAND]
+    scripts = {PurePosixPath(words[0]).as_posix() for line in lines if (words := line.split())}
+    return tuple(
+        change.path
+        for change in (work.changes() if lines else ())
+        if (change.kind != "added" and (is_test(change.path) or builds(change.path) or change.path in scripts))
+        or makes_programs_run(change.path)
     )
 
 

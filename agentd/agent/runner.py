@@ -192,21 +192,28 @@ class Runner:
         """From here on this is the plan, and the contract."""
         plan = plan if work.task.tool else agreed(work, plan)
         work.plan = plan
-        work.verification = Verification(checks=plan.checks, run=lambda checks: run_checks(work, checks))
+        work.verification = Verification(
+            checks=plan.checks,
+            run=lambda checks: run_checks(work, checks),
+            steps=tuple(dict.fromkeys(check for step in plan.steps for check in step.checks)),
+        )
         if not work.tainted:
             work.owner_said += [step.intent for step in plan.steps]
         work.scope.journal.plan_made(plan)
         self.emit(EventKind.PLAN_MADE, work.task.id, {"steps": [step.intent for step in plan.steps]})
 
-    def _step(self, work: Work, chooser: Chooser, number: int, step: Step) -> Outcome:
+    def _step(self, work: Work, chooser: Chooser, number: int, step: Step, advice: str = "") -> Outcome:
+        """`advice`: what the council wants mended of all that was done, which else is put back."""
         work.scope.journal.step_started(number)
         work.scope = replace(work.scope, step=number)
-        mark = work.remember(lambda: {"mark": self.ledger.mark(work.task.id) if self.ledger else 0})["mark"]
+        mark = work.remember(lambda: {"mark": self.ledger.mark(work.task.id) if self.ledger and not advice else 0})[
+            "mark"
+        ]
         self.emit(EventKind.STEP_STARTED, work.task.id, {"step": number, "intent": step.intent})
         try:
-            outcome = self._tool(work) if work.task.tool else self._judged(work, chooser, step)
+            outcome = self._tool(work) if work.task.tool else self._judged(work, chooser, step, advice)
         except _CUT_SHORT as error:
-            self._not_left_broken(work, mark, error)
+            self._not_left_broken(work, step, mark, error)
             raise
         work.scope.journal.step_ended(number, outcome)
         facts = {"step": number, "state": outcome.state, "checks": len(outcome.checks), "text": outcome.text[:500]}
@@ -217,10 +224,11 @@ class Runner:
         work.scope = replace(work.scope, step=0)
         return outcome
 
-    def _not_left_broken(self, work: Work, mark: int, why: AgentdError) -> None:
+    def _not_left_broken(self, work: Work, step: Step, mark: int, why: AgentdError) -> None:
         """A step that was cut short leaves nothing red that was green before it: `RolledBack` where it would."""
         work.limits.close()
         try:
+            work.verification.own = run_checks(work, step.checks)
             broken = work.verification.broken()
         except (
             BudgetExceeded,
@@ -238,7 +246,7 @@ class Runner:
         """
         verdict = work.hearing() if outcomes[-1].state is StepState.DONE else None
         if verdict is not None and verdict.decision is Stance.REVISE:
-            outcomes[-1] = self._mended(work, chooser, plan, len(outcomes), verdict.because)
+            outcomes[-1] = self._step(work, chooser, len(outcomes), plan.steps[len(outcomes) - 1], verdict.because)
             verdict = work.hearing() if outcomes[-1].state is StepState.DONE else None
         if verdict is None:
             return []
@@ -246,16 +254,6 @@ class Runner:
             refusal = denied("change", verdict)
             raise Denied(f"{refusal.message}\n{self._put_back(work, 'council-put-back')}", hint=_shows(work))
         return [result for result in run_checks(work, verdict.checks) if not result.passed]
-
-    def _mended(self, work: Work, chooser: Chooser, plan: Plan, number: int, advice: str) -> Outcome:
-        """The step that was done last once more, with what is to be mended."""
-        step = plan.steps[number - 1]
-        work.scope.journal.step_started(number)
-        work.scope = replace(work.scope, step=number)
-        outcome = judge(work, step, self._tried(work, chooser, step, advice=advice))
-        work.scope = replace(work.scope, step=0)
-        work.scope.journal.step_ended(number, outcome)
-        return outcome
 
     def _put_back(self, work: Work, key: str, since: int = 0) -> str:
         """Put back what the task changed after a mark, as far as nobody else has changed it since; in words."""
@@ -268,7 +266,8 @@ class Runner:
             lambda: ledger.restore(task, work.workspace, since=since).told,
             record=lambda restored: self.record("task.put_back", task, restored),
         )
-        work.restored.update(dict.fromkeys(told["paths"]))
+        changed = {change.path for change in work.changes()}  # before this step, too
+        work.restored.update(dict.fromkeys(path for path in told["paths"] if path not in changed))
         clashes = "; ".join(f"{path}: {reason}, see {beside}" for path, reason, beside in told["conflicts"])
         words = f"What was changed is put back: {', '.join(told['paths']) or 'nothing'}."
         return f"{words} Not put back, because others changed it too: {clashes}" if clashes else words
@@ -278,10 +277,11 @@ class Runner:
         assert work.plan is not None
         return work.plan.stop_when == "checks_pass" and work.verification.turned_green
 
-    def _judged(self, work: Work, chooser: Chooser, step: Step) -> Outcome:
-        """Do a step and judge it; try again with what was found wrong, as often as the budget says."""
-        outcome = judge(work, step, self._tried(work, chooser, step))
-        for _ in range(work.task.budget.retries if chooser.patience else 0):
+    def _judged(self, work: Work, chooser: Chooser, step: Step, advice: str) -> Outcome:
+        """Do a step and judge it; try again with what was found wrong, as often as the budget says: what the council
+        wants mended once."""
+        outcome = judge(work, step, self._tried(work, chooser, step, advice=advice))
+        for _ in range(work.task.budget.retries if chooser.patience and not advice else 0):
             if outcome.state is StepState.DONE:
                 break
             outcome = judge(work, step, self._tried(work, chooser, step, advice=outcome.text))

@@ -10,6 +10,8 @@ from agentd.types import Check, CheckKind, CheckResult
 
 Run: TypeAlias = Callable[[Sequence[Check]], tuple[CheckResult, ...]]
 
+LOOKS = frozenset({CheckKind.BOUNDARIES, CheckKind.SECRETS, CheckKind.DOCS})
+"""Say what is not wrong, and so verify nothing by themselves."""
 _AT_THE_END = frozenset({CheckKind.SECRETS, CheckKind.DOCS})
 """Facts about a finished change: half of one says nothing, and no change needs none."""
 
@@ -21,21 +23,31 @@ class Verification:
 
     checks: tuple[Check, ...]
     run: Run
+    steps: tuple[Check, ...] = ()
+    """Of single steps."""
     first: dict[Check, bool] = field(default_factory=dict)
     """Before any change; whether it passed."""
     before: dict[Check, bool] = field(default_factory=dict)
     """Before the current step."""
+    own: tuple[CheckResult, ...] = ()
+    """Of the current step's own checks."""
     latest: dict[Check, CheckResult] = field(default_factory=dict)
     _stale: bool = True
+    _begun: bool = False
+    """The current step has changed something."""
     _facts: tuple[CheckResult, ...] | None = ()
     """None when something has changed since they were looked at."""
 
-    def will_change(self, *, code: bool) -> None:
-        """Something is about to be changed; `code`: a program's source. Look how things stand while they still do."""
-        new = [c for c in self._running() if c not in self.first and (code or c.by != "agentd")]
+    def will_change(self, step: Sequence[Check] = (), *, code: bool) -> None:
+        """Something is about to be changed by a step with these checks; `code`: a program's source. Look how things
+        stand while they still do."""
+        every = dict.fromkeys((*self._running(), *self.steps))
+        new = [c for c in every if c not in self.first and (code or c.by != "agentd")]
         for result in self.run(new):
             self.first[result.check] = self.before[result.check] = result.passed
-        self._stale, self._facts = True, None
+        if not self._begun:
+            self.before |= {r.check: r.passed for r in self.run([c for c in step if c not in new])}
+        self._begun, self._stale, self._facts, self.own = True, True, None, ()
 
     def look(self) -> tuple[CheckResult, ...]:
         """The results of all checks that count, run if anything changed since they last ran."""
@@ -49,12 +61,21 @@ class Verification:
         """What was green before the step and is red now."""
         if not any(self.before.values()):
             return []
-        return [result for result in self.look() if not result.passed and self.before.get(result.check)]
+        results = dict.fromkeys((*self.look(), *self.own))
+        return [result for result in results if not result.passed and self.before.get(result.check)]
 
     def step_done(self) -> None:
         """The next step begins with what stands now."""
+        self.own, self._begun = (), False
         if self.first:
             self.before |= {result.check: result.passed for result in self.look()}
+
+    def shows(self, result: CheckResult) -> bool:
+        """Whether it shows that what was asked for is reached: one of owner or project does, one that a model has asked
+        for only when it was red before the work. What was green then may be green whatever is done."""
+        if not result.passed or result.check.kind in LOOKS or result.check.by == "agentd":
+            return False
+        return result.check.by in ("user", "project") or self.first.get(result.check) is False
 
     @property
     def turned_green(self) -> bool:

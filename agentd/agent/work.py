@@ -9,7 +9,7 @@ from itertools import count
 from agentd.agent.calls import JournalledModel, Record
 from agentd.agent.limits import Limits, Repeats
 from agentd.agent.verification import Verification
-from agentd.errors import Impossible, QuestionAsked
+from agentd.errors import Denied, Impossible, QuestionAsked
 from agentd.security.scan import Redactor
 from agentd.tools.tool import Tool
 from agentd.types import (
@@ -162,9 +162,16 @@ class Work:
         result = self.gate.call(call, scope, self.key())
         self.limits.spend(Usage(tool_calls=1))
         self.tainted = True
-        self.changed.update(dict.fromkeys(result.changed))
+        self.changed.update(dict.fromkeys(map(self.real, result.changed)))
         self.unkept.update(dict.fromkeys(result.data.get("unkept", ())))
         return result
+
+    def real(self, path: str) -> str:
+        """The name after links and spelling; of what leads out, which policy denies, the one given."""
+        try:
+            return self.workspace.real_name(path)
+        except Denied:
+            return path
 
     def act(self, call: ToolCall) -> ToolResult:
         """Run a tool that a model chose: what it gives is evidence, and repeats are noticed."""

@@ -71,7 +71,7 @@ def _ended(task: Task, report: Report) -> list[str]:
     if task.state is TaskState.CLAIMED and task.budget.steps == 0:
         return [report.answer, "This is a plan: nothing was done, and nothing is verified."]
     if task.state.good:
-        return [report.answer, _worth(report), changed]
+        return [report.answer, _worth(task.state, report), changed]
     checks = [f"{result.check}: {_one(result.detail)}" for result in report.checks if not result.passed]
     verified = f"Verified all the same: {'; '.join(report.verified)}" if report.verified else "Nothing is verified."
     failed = f"Did not pass: {'; '.join(checks)}" if checks else ""
@@ -80,9 +80,13 @@ def _ended(task: Task, report: Report) -> list[str]:
     return [f"{task.state}: {report.reason or 'no reason is known'}", verified, failed, until, changed]
 
 
-def _worth(report: Report) -> str:
-    if report.verified:
-        return f"Verified by checks that ran: {'; '.join(report.verified)}"
+def _worth(state: TaskState, report: Report) -> str:
+    passed = "; ".join(report.verified)
+    if state is TaskState.VERIFIED:
+        but = f" (but it changed {', '.join(report.bent)} itself)" if report.bent else ""
+        return f"Verified by checks that ran: {passed}{but}"
+    if passed:
+        return f"Claimed, not verified: nothing checked that the goal is reached; {passed}."
     return "Claimed, not verified: no check ran."
 
 

@@ -31,7 +31,9 @@ def settle(invocation: Invocation, client: Client, task_id: str) -> bool:
             if not invocation.quiet:
                 output.note(f"approved (--yes): {output.one_line(', '.join(request['actions']) or request['kind'])}")
             return True
-        return may_ask(invocation) and not invocation.json and _asked(client, entry, body)
+        # Not answered here is not unanswered: somebody else may have, while it was asked.
+        here = may_ask(invocation) and not invocation.json and _asked(client, entry, body)
+        return here or client.task(task_id)["state"] != "waiting"
     except Conflict as error:
         output.note(f"{error.message}")
         return True

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from agentd.cli.options import Invocation
-from agentd.errors import AgentdError, BadInput, NeedsApproval, Unauthorised, Unreachable
+from agentd.errors import AgentdError, BadInput, NeedsApproval, NotFound, Unauthorised, Unreachable
 from agentd.home import Home, find_home
 
 CONNECT_SECONDS = 5.0
@@ -55,6 +55,14 @@ def endpoint(invocation: Invocation) -> Endpoint:
         return _named_endpoint(home.url_path.read_text(encoding="utf-8").strip(), home)
     except FileNotFoundError:
         raise _unreachable(f"the home {home.home} has no running daemon") from None
+
+
+def task_path(task_id: str, word: str = "") -> str:
+    """The address of a task, or of what can be done with it; `NotFound` for an id that could be no part of one."""
+    if not task_id.strip(". ") or "/" in task_id:
+        raise NotFound(f"there is no task {task_id!r}", hint="`agentd ps -a` lists the tasks")
+    name = quote(task_id.encode("utf-8", "surrogateescape"), safe="")
+    return f"/api/tasks/{name}/{word}".rstrip("/")
 
 
 def named_host(invocation: Invocation) -> str | None:
@@ -108,7 +116,7 @@ class Client:
             connection.close()
 
     def task(self, task_id: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.get(f"/api/tasks/{quote(task_id, safe='')}")
+        found: dict[str, Any] = self.get(task_path(task_id))
         return found
 
     def answers(self) -> bool:

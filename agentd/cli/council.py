@@ -28,7 +28,7 @@ def ask(invocation: Invocation, question: tuple[str, ...], workspace: str, level
     QUESTION is what it is to judge, in words; - reads it from stdin. Exit code 0 for accept, 5 for reject, 6 for
     revise.
     """
-    asked = request_of(question, workspace, level)
+    asked = request_of(question, workspace, level, what="question")
     body = {"question": asked["goal"], "workspace": asked["workspace"], "level": level}
     verdict = ensure_daemon(invocation).post("/api/council", body, timeout=_SECONDS)
     if invocation.json:

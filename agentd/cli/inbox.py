@@ -6,12 +6,11 @@ import getpass
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import quote
 
 import click
 
 from agentd.cli import output
-from agentd.cli.client import Client, endpoint
+from agentd.cli.client import Client, endpoint, task_path
 from agentd.cli.options import Invocation, command
 
 _id = click.argument("task_id", metavar="ID")
@@ -86,7 +85,7 @@ def _answer(invocation: Invocation, task_id: str, word: str, body: Mapping[str, 
 
 def post(client: Client, task_id: str, word: str, body: Mapping[str, Any]) -> dict[str, Any]:
     """Tell the daemon an answer, in the name of the person who runs this."""
-    task: dict[str, Any] = client.post(f"/api/tasks/{quote(task_id, safe='')}/{word}", {**body, "by": who()})
+    task: dict[str, Any] = client.post(task_path(task_id, word), {**body, "by": who()})
     return task
 
 

@@ -14,7 +14,7 @@ from agentd.cli.options import Invocation, command
 
 _TITLES = (
     ("verified", "Verified: checks ran and passed"),
-    ("claimed", "Claimed: done by the model's word, no check ran"),
+    ("claimed", "Claimed: done by the model's word, no check shows it"),
     ("other", "Not done"),
 )
 
@@ -66,6 +66,8 @@ def _details(task: Mapping[str, Any]) -> list[str]:
         lines.append(output.one_line(task["answer"], 200))
     told = [check for check in task["checks"] if check["by"] != "agentd" or not check["passed"]]
     lines += [f"{'passed' if check['passed'] else 'FAILED'}: {check['check']}" for check in told]
+    if task["bent"]:
+        lines.append(f"but it changed {', '.join(task['bent'])} itself")
     lines += [f"struck out, for nothing on record shows it: {sentence}" for sentence in task["struck"]]
     if task["restored"]:
         lines.append(f"put back: {', '.join(task['restored'])}")

@@ -7,13 +7,12 @@ import sys
 import time
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
 
 import click
 
 from agentd.cli import output, times
 from agentd.cli.asking import may_ask, settle
-from agentd.cli.client import Client, TimedOut
+from agentd.cli.client import Client, TimedOut, task_path
 from agentd.cli.follow import ENDED, Silence, follow, view_for
 from agentd.cli.inbox import visible
 from agentd.cli.options import Invocation, command
@@ -106,9 +105,7 @@ def apply(invocation: Invocation, task_id: str) -> int:
     Exactly these: when a file is not as it was then, nothing is changed.
     """
     client = ensure_daemon(invocation)
-    return _seen_through(
-        invocation, client, client.post(f"/api/tasks/{quote(task_id, safe='')}/apply", {"origin": "cli"})
-    )
+    return _seen_through(invocation, client, client.post(task_path(task_id, "apply"), {"origin": "cli"}))
 
 
 def _mode_of(dry_run: bool, shadow: bool) -> dict[str, str]:
@@ -259,7 +256,7 @@ def verdict(task: Mapping[str, Any]) -> str:
     state, report = task["state"], task["report"] or {}
     word = output.paint_state(state, stream=sys.stderr)
     if state == "verified":
-        return f"{word}: {output.one_line(_passed(report) or 'its checks passed')}"
+        return f"{word}: {output.one_line(_passed(report) or 'its checks passed')}{_bent(report)}"
     if state == "claimed":
         return f"{word} ({_nothing_shown(report)})"
     if state == "waiting":
@@ -269,6 +266,12 @@ def verdict(task: Mapping[str, Any]) -> str:
 
 def _passed(report: Mapping[str, Any]) -> str:
     return "; ".join(entry.removesuffix(": passed") for entry in report["verified"])
+
+
+def _bent(report: Mapping[str, Any]) -> str:
+    """That what passed may have passed because of what the task did to it."""
+    paths = report.get("bent") or ()
+    return f" (but it changed {output.one_line(', '.join(paths), 200)} itself)" if paths else ""
 
 
 def _nothing_shown(report: Mapping[str, Any]) -> str:
@@ -285,11 +288,14 @@ def request_of(
     boundaries: tuple[str, ...] = (),
     *,
     no_cache: bool = False,
+    what: str = "goal",
 ) -> dict[str, Any]:
     """The body of a request for a task, from what stands on the command line."""
-    words = _from_stdin() if goal == ("-",) else " ".join(goal)
+    words = _from_stdin(what) if goal == ("-",) else " ".join(goal)
     if not words.strip():
-        raise BadInput("the goal is empty", hint="say in words what is to be done")
+        raise BadInput(
+            f"the {what} is empty", hint=f"say in words what is to be {'judged' if what == 'question' else 'done'}"
+        )
     return {
         "goal": words,
         "workspace": os.path.abspath(os.path.expanduser(workspace)),
@@ -304,13 +310,13 @@ def council_of(wanted: bool) -> dict[str, bool]:
     return {"council": True} if wanted else {}
 
 
-def _from_stdin() -> str:
+def _from_stdin(what: str) -> str:
     content = sys.stdin.buffer.read(_MAX_INPUT)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadInput(
-            f"the goal on stdin is no UTF-8 text: byte {error.start + 1} is 0x{content[error.start]:02x}",
+            f"the {what} on stdin is no UTF-8 text: byte {error.start + 1} is 0x{content[error.start]:02x}",
             hint="give text; name a binary file by its path instead",
         ) from None
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from agentd.cli import output, times
-from agentd.cli.client import Client, TimedOut, endpoint
+from agentd.cli.client import Client, TimedOut, endpoint, task_path
 from agentd.cli.council import verdict_lines
 from agentd.cli.follow import Silence, follow, plan_lines
 from agentd.cli.options import Invocation, command
@@ -99,7 +99,7 @@ def cancel(invocation: Invocation, ids: tuple[str, ...]) -> None:
     A running one comes to its end within moments; `agentd wait ID` waits for that.
     """
     client = Client(endpoint(invocation))
-    _print_tasks(invocation, [client.post(f"/api/tasks/{task_id}/cancel") for task_id in ids])
+    _print_tasks(invocation, [client.post(task_path(task_id, "cancel")) for task_id in ids])
 
 
 @command("retry")
@@ -107,7 +107,7 @@ def cancel(invocation: Invocation, ids: tuple[str, ...]) -> None:
 def retry(invocation: Invocation, ids: tuple[str, ...]) -> None:
     """Try tasks again that have ended or wait; prints the ids of the new ones."""
     client = Client(endpoint(invocation))
-    tasks = [client.post(f"/api/tasks/{task_id}/retry") for task_id in ids]
+    tasks = [client.post(task_path(task_id, "retry")) for task_id in ids]
     if invocation.json:
         output.data_json(tasks)
     else:
@@ -193,7 +193,7 @@ def _outcome_part(outcome: Mapping[str, Any]) -> list[str]:
 
 def _report_part(report: Mapping[str, Any]) -> list[str]:
     lines = ["", f"report     {report['state']} after {output.duration(report['seconds'])}, {_usage(report['usage'])}"]
-    for title in ("verified", "claimed", "struck", "changed", "unkept", "restored", "made"):
+    for title in ("verified", "claimed", "bent", "struck", "changed", "unkept", "restored", "made"):
         lines += [f"{title:9}  {output.one_line(entry, 400)}" for entry in report[title]]
     lines += [f"would run  {output.one_line(line, 400)}" for line in report["would_run"]]
     lines += [f"check      {line}" for line in _check_lines(report["checks"])]

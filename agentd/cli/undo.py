@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from agentd.cli import output
-from agentd.cli.client import Client, endpoint
+from agentd.cli.client import Client, endpoint, task_path
 from agentd.cli.inbox import visible
 from agentd.cli.options import Invocation, command
 
@@ -22,7 +22,7 @@ _MARKS = {"added": "A", "changed": "M", "deleted": "D", "mode": "m"}
 @click.option("--stat", is_flag=True, help="Only which files changed, and by how many lines.")
 def diff(invocation: Invocation, task_id: str, stat: bool) -> None:
     """What a task changed, as one unified diff: from before its first change to after its last."""
-    found = Client(endpoint(invocation)).get(f"/api/tasks/{task_id}/diff")
+    found = Client(endpoint(invocation)).get(task_path(task_id, "diff"))
     if invocation.json:
         output.data_json(found)
         return
@@ -47,7 +47,7 @@ def undo(invocation: Invocation, task_id: str, paths: tuple[str, ...], dry_run: 
     when something had to stay as it is.
     """
     body = {"paths": list(paths), "dry_run": dry_run, "back": back}
-    found = Client(endpoint(invocation)).post(f"/api/tasks/{task_id}/undo", body, timeout=_UNDO_SECONDS)
+    found = Client(endpoint(invocation)).post(task_path(task_id, "undo"), body, timeout=_UNDO_SECONDS)
     conflicts = found["restored"]["conflicts"]
     if invocation.json:
         output.data_json(found)

@@ -174,8 +174,8 @@ class Queue:
     def report(self, since: float) -> dict[str, Any]:
         """What ended since (Unix seconds), oldest first: `verified`, `claimed`, `other`; and what is `waiting` now.
 
-        Each entry has id, goal, workspace, state, answer, reason, verified, claimed, checks, struck, restored,
-        changed, seconds, tokens and ended; a waiting one its question instead of what a report says.
+        Each entry has id, goal, workspace, state, answer, reason, verified, claimed, checks, bent, struck,
+        restored, changed, seconds, tokens and ended; a waiting one its question instead of what a report says.
         """
         rows = self._db.rows("SELECT * FROM tasks WHERE ended >= ? ORDER BY ended, number", (since,))
         ended = load_tasks(self._db, rows)
@@ -485,6 +485,7 @@ def _ended_entry(task: Task) -> dict[str, Any]:
             }
             for result in report.checks
         ],
+        "bent": list(report.bent),
         "struck": list(report.struck),
         "restored": list(report.restored),
         "changed": list(report.changed),

@@ -1,5 +1,7 @@
 """What a task is held to: the checks of owner, project, plan and agentd, its boundaries, and when it may stop."""
 
+import subprocess
+
 import pytest
 
 from agentd.types import Budget, CheckKind, TaskRequest, TaskState
@@ -53,8 +55,10 @@ def test_below_level_2_the_commands_of_a_project_do_not_run(agent):
         ("[checks\n", "cannot be taken"),
         ("[check]\na = 'b'\n", "check"),
         ("[checks]\na = 3\n", "checks.a"),
-        ("[checks]\na = 'pytest \"'\n", "close every quote"),
+        ("[checks]\na = 'pytest \"'\n", "checks.a: "),
         ("boundaries = ['/etc/**']\n", "relative to the workspace"),
+        ("boundaries = ['src/**', '../x']\n", "boundaries: '../x'"),
+        ("boundaries = ['']\n", "boundaries: ''"),
         ("level = 4\n", "level"),
         ("x" * 70_000, "more than"),
     ],
@@ -236,6 +240,107 @@ def test_a_step_that_is_cut_short_leaves_nothing_broken(agent, last, budget, tol
     assert report.state is TaskState.ROLLED_BACK
     assert told in report.reason
     assert (agent.folder / "a.txt").read_text() == "good\n"
+
+
+# what shows nothing ---------------------------------------------------------------------------------------------------
+
+
+ALWAYS = {"kind": "command", "target": "python -m pytest --co -q"}
+
+
+@pytest.mark.parametrize("check", [ALWAYS, {"kind": "file_exists", "target": "test_a.py"}])
+@pytest.mark.parametrize("of", ["step", "plan"])
+@pytest.mark.parametrize("work", [(), write("x.txt", "1")])
+def test_a_check_of_a_model_that_was_green_before_the_work_verifies_nothing(agent, check, of, work):
+    (agent.folder / "test_a.py").write_text("def test(): pass\n")
+    plan = one_step("write the file x.txt", checks=[check]) if of == "step" else one_step("write the file x.txt")
+    plan |= {"checks": [check]} if of == "plan" else {}
+    report = agent.run(Words(plan, *work, "answer", "Here it is.", DONE))
+    passed = [result.passed for result in report.checks if result.check.by == "plan"]
+    assert (report.state, passed) == (TaskState.CLAIMED, [True])
+
+
+@pytest.mark.parametrize("of", ["step", "plan"])
+def test_one_that_was_red_before_the_work_verifies_it(agent, of):
+    check = [{"kind": "file_contains", "target": "x.txt", "text": "1"}]
+    plan = one_step("write the file x.txt", checks=check) if of == "step" else one_step("write the file x.txt")
+    plan |= {"checks": check} if of == "plan" else {}
+    report = agent.run(Words(plan, *write("x.txt", "1"), "answer", "Wrote x.txt.", DONE))
+    assert report.state is TaskState.VERIFIED
+
+
+def test_what_the_next_step_s_check_was_before_all_work_counts(agent):
+    check = {"kind": "file_exists", "target": "x.txt"}
+    plan = {"steps": [{"intent": "write the file x.txt"}, {"intent": "see", "checks": [check]}]}
+    words = [*write("x.txt", "1"), "answer", "Wrote it.", DONE, "answer", "It is there.", DONE, "Yes."]
+    assert agent.run(Words(plan, *words)).state is TaskState.VERIFIED
+
+
+def test_tests_and_scripts_that_the_task_itself_changed_are_named(agent):
+    (agent.folder / "test_a.py").write_text("def test(): assert False\n")
+    change = write("test_a.py", "def test(): pass", "overwrite")
+    more = write("test_b.py", "def test(): pass")
+    words = [*change, *more, "answer", "Here it is.", DONE]
+    report = agent.run(Words(one_step("write the files"), *words), checks=["python -m pytest -q"])
+    assert (report.state, report.bent) == (TaskState.VERIFIED, ("test_a.py",))
+
+    script = agent.folder / "check.sh"
+    script.write_text("#!/bin/sh\nexit 1\n")
+    script.chmod(0o755)
+    words = [*write("check.sh", "#!/bin/sh", "overwrite"), "answer", "Here it is.", DONE]
+    report = agent.run(Words(one_step("write the file check.sh"), *words), checks=["./check.sh"])
+    assert (report.state, report.bent) == (TaskState.VERIFIED, ("check.sh",))
+
+
+# steps ----------------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_step_s_own_check_finds_broken_is_put_back(agent):
+    (agent.folder / "a.txt").write_text("good\n")
+    plan = one_step("overwrite the file a.txt", checks=[{"kind": "file_contains", "target": "a.txt", "text": "good"}])
+    words = [*write("a.txt", "bad", "overwrite"), "answer", "Changed a.txt."]
+    report = agent.run(Words(plan, *words), budget=Budget(retries=0))
+    assert (report.state, report.restored) == (TaskState.ROLLED_BACK, ("a.txt",))
+    assert (agent.folder / "a.txt").read_text() == "good\n"
+
+
+def test_what_an_earlier_step_changed_is_still_changed(agent):
+    (agent.folder / "a.txt").write_text("good\n")
+    plan = {"steps": [{"intent": "overwrite the file a.txt"}, {"intent": "overwrite the file a.txt again"}]}
+    first = [*write("./a.txt", "good too", "overwrite"), "answer", "Changed a.txt.", DONE]
+    model = Words(plan, *first, *write("./a.txt", "bad", "overwrite"), "answer", "Changed a.txt.")
+    report = agent.run(model, checks=[ROLL], budget=Budget(retries=0))
+    assert (agent.folder / "a.txt").read_text() == "good too"
+    assert (report.state, report.restored, report.changed) == (TaskState.ROLLED_BACK, (), ("a.txt",))
+
+
+def test_a_commit_waits_for_the_step_s_own_checks(agent):
+    git = ["git", "-c", "user.name=T", "-c", "user.email=t@example.com"]
+    subprocess.run([*git, "init", "-q"], cwd=agent.folder, check=True)
+    check = {"kind": "file_contains", "target": "x.txt", "text": "2"}
+    plan = one_step("write the file x.txt and commit", checks=[check])
+    model = Words(plan, *write("x.txt", "1"), "git_commit", {}, "```message\nx\n```", "answer", "It was not green.")
+    agent.run(model, "write the file x.txt and commit it", budget=Budget(retries=0))
+    assert any("not committed" in m.content for request in model.asked for m in request.messages)
+    head = subprocess.run([*git, "log"], cwd=agent.folder, capture_output=True, check=False)
+    assert head.returncode != 0, "there is a commit"
+
+
+def test_boundaries_hold_behind_links_and_for_whole_paths(agent):
+    (agent.folder / "a").mkdir()
+    (agent.folder / "b").mkdir()
+    (agent.folder / "a" / "link").symlink_to("../b")
+    within = str(agent.folder / "a" / "x.txt")
+    model = Words(
+        one_step("write the file"), *write("a/link/x.txt", "1"), *write(within, "1"), "answer", "Wrote a/x.txt.", DONE
+    )
+    request = TaskRequest(goal="write", workspace=str(agent.folder), level=1, boundaries=("a/**",))
+    agent.app.queue.submit(request)
+    report = agent.go_on(model)
+    assert (report.state, report.changed) == (TaskState.CLAIMED, ("a/x.txt",))
+    assert list((agent.folder / "b").iterdir()) == []
+    kinds = [record.kind for record in agent.app.audit.tail(100, agent.task.id)]
+    assert kinds.count("tool.finished") == 1, "nothing was written and taken back"
 
 
 # the project's own policy ---------------------------------------------------------------------------------------------

@@ -13,7 +13,17 @@ import pytest
 from agentd.agent.context import prompt
 from agentd.agent.council import ROLES
 from agentd.errors import ModelError, NeedsApproval
-from agentd.types import Budget, Check, ModelProfile, ModelReply, ModelRequest, Report, TaskRequest, TaskState
+from agentd.types import (
+    Budget,
+    Check,
+    CheckKind,
+    ModelProfile,
+    ModelReply,
+    ModelRequest,
+    Report,
+    TaskRequest,
+    TaskState,
+)
 from tests.agent.conftest import DONE, Agent, Words, one_step
 
 PARTS = {prompt(f"roles/{role}").strip(): role for role in ROLES}
@@ -267,6 +277,16 @@ def test_what_is_mended_is_the_step_that_was_done_last(agent: Agent) -> None:
     assert run(agent, model, checks=(check,)).state is TaskState.VERIFIED
     rows = agent.app.db.rows("SELECT number, state FROM steps ORDER BY number")
     assert [(row["number"], row["state"]) for row in rows] == [(1, "done"), (2, "pending")]
+
+
+def test_what_mending_breaks_is_put_back(agent: Agent) -> None:
+    (agent.folder / "a.txt").write_text("bread, milk\n")
+    change = ["write_file", {"path": "a.txt", "mode": "overwrite"}]
+    broken = [*change, "```\nbread\n```", "answer", "Mended."]
+    model = Council(one_step("write a.txt"), *change, *WRITE[2:], *broken, security=[YES, MEND])
+    check = Check(kind=CheckKind.FILE_CONTAINS, target="a.txt", text="milk")
+    assert run(agent, model, checks=(check,)).state is TaskState.ROLLED_BACK
+    assert (agent.folder / "a.txt").read_text() == "bread, milk\n"
 
 
 def test_what_is_asked_for_after_the_work_can_fail_it_and_not_verify_it(agent: Agent) -> None:

@@ -36,6 +36,12 @@ from agentd.types import (
 WORDS = """
 - when: What does notes.txt say
   replies: [{steps: [{intent: Read notes.txt}]}, read_file, {path: notes.txt}, answer, It says milk., {done: true}]
+- when: Is notes.txt there
+  replies:
+    - steps: [{intent: Look, checks: [{kind: file_exists, target: notes.txt}]}]
+    - answer
+    - It is there.
+    - done: true
 - when: Make new.txt
   replies:
     - steps: [{intent: Make it, checks: [{kind: file_exists, target: new.txt}]}]
@@ -188,6 +194,12 @@ def test_what_a_check_showed_stands_apart_from_what_is_said(agent: Agent) -> Non
     assert reply.text.endswith(": verified]")
     assert (agent.workspace / "new.txt").read_text() == "x"
     assert "step 1 done, 1 check ran" in reply.reasoning
+
+
+def test_what_passed_and_shows_nothing_is_not_called_verified(agent: Agent) -> None:
+    reply = agent.ask("Is notes.txt there")
+    assert reply.text.splitlines()[2].startswith("Claimed, not verified: nothing checked that the goal is reached; ")
+    assert "Verified" not in reply.text
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,10 @@ def ended(state: str, **report: Any) -> dict[str, Any]:
     [
         (ended("verified", verified=["pytest -q: passed"]), "verified: pytest -q"),
         (ended("verified", verified=["a.txt exists"]), "verified: a.txt exists"),
+        (
+            ended("verified", verified=["pytest: passed"], bent=["test_a.py"]),
+            "verified: pytest (but it changed test_a.py itself)",
+        ),
         (ended("claimed"), "claimed (no check ran)"),
         (ended("failed", reason="no\nluck"), "failed: no luck"),
         (ended("waiting"), "waiting: which one?"),

@@ -37,3 +37,21 @@ def test_nothing_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_a_path_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["scan", str(tmp_path / "none")]) == 2
     assert "there is no" in capsys.readouterr().err
+
+
+def test_what_was_not_looked_at_is_not_said_to_hold_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentd.cli.scan.MAX_BYTES", 1000)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "large.txt").write_text(f"{'x' * 1000}\n{KEY}\n")
+    (tmp_path / "out.txt").write_text(KEY)
+    (tmp_path / "in" / "link.txt").symlink_to("../out.txt")
+    (tmp_path / "in" / "bin").write_bytes(b"\0\1")
+    assert call(["scan", str(tmp_path / "in")]) == 0
+    said = capsys.readouterr().err
+    assert "not looked at: large.txt has 1022 bytes, more than 1000" in said
+    assert said.count("not looked at") == 1
+    for name in ("large.txt", "link.txt", "bin"):
+        assert call(["scan", str(tmp_path / "in" / name)]) == 2
+        assert "cannot be looked at" in capsys.readouterr().err

@@ -194,6 +194,17 @@ def test_cancel_closes_what_was_asked(asks: Agentd) -> None:
     assert [entry["task"] for entry in asks.json("inbox")] == [again]
 
 
+def test_what_somebody_else_has_answered_is_followed_to_its_end(asks: Agentd) -> None:
+    here = Terminal(asks, "run", "Write the project file")
+    here.wait_for("Let it do that?")
+    (entry,) = asks.json("inbox")
+    asks.ok("approve", entry["task"])
+    assert ended(asks, entry["task"])["state"] == "claimed"
+    here.type("l\r")
+    assert here.end() == 0
+    assert "waiting" not in here.screen.partition("Let it do that?")[2]
+
+
 def test_yes_approves_what_is_asked_and_nothing_that_is_denied(asks: Agentd) -> None:
     asks.files({".env": "KEY=1\n"})
     done = asks.run("run", "--yes", "Write the project file")

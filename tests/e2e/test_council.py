@@ -69,7 +69,7 @@ def test_who_says_nothing_usable_is_named(agentd: Agentd) -> None:
 
 
 def test_a_question_needs_words_and_a_folder(agentd: Agentd) -> None:
-    assert agentd.error("council", "ask", " ", code=2)["code"] == "input.invalid"
+    assert agentd.error("council", "ask", " ", code=2)["message"] == "the question is empty"
     assert agentd.error("council", "ask", "What?", "-w", "nowhere", code=2)["code"] == "input.invalid"
 
 

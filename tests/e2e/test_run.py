@@ -314,6 +314,23 @@ def test_trying_again(agentd: Agentd) -> None:
     assert agentd.error("cancel", task["id"], code=9)["code"] == "conflict"
 
 
+@pytest.mark.parametrize("wrong", ["nope", "", "a b", "../x", "a/b", "x?y=1", "ä", ".."])
+def test_an_id_that_no_task_has_is_said_so(agentd: Agentd, wrong: str) -> None:
+    commands = (
+        ["show"],
+        ["diff"],
+        ["undo"],
+        ["apply"],
+        ["cancel"],
+        ["retry"],
+        ["approve"],
+        ["reject", "--because", "x"],
+    )
+    for command in commands:
+        error = agentd.error(*command, wrong, code=1)
+        assert (error["code"], error["message"]) == ("input.not_found", f"there is no task {wrong!r}"), command
+
+
 def test_the_morning_report(own: Agentd) -> None:
     own.run("run", NOTES, "--check", "true")
     own.run("run", NOTES)
