@@ -23,8 +23,17 @@ _NOT = re.compile(
     r"(?:\b(?:not|never|without|avoid|instead of|rather than|cannot|nothing|no)\b|n['’]t\b|\bdont\b)[^.;!?\n]{0,40}$",
     re.IGNORECASE,
 )
+_NO_ORDER = re.compile(
+    r"(?:\b(?:i|we)(?:['’](?:ll|d|ve))?(?:\s+(?:will|shall|can|could|may|might|would|do|did|must|should|have|had|already|to))*"
+    r"|\blet\s+(?:me|us)|\b(?:is|was)\s+(?:it\s+)?(?:safe|ok|okay|fine|possible|allowed|time)\s+to"
+    r"|\bhow\s+(?:to|(?:do|does|did|can|could|would|should)\s+\w+)|\b(?:what|which|who)(?:\s+\w+){0,2}"
+    r"|\b(?:whether|when|what)\s+to|\bwhy\b(?:(?!\b(?:and|then)\b)(?:[^.;,!?\n]|\.(?=\S))){0,60}"
+    r"|\b(?:code|scripts?|functions?|commands?|tests?|lines?|parts?|programs?)\s+(?:that|which|to)(?:\s+\w+)?)\s+$",
+    re.IGNORECASE,
+)
+"""Before a verb: it is asked about, or others do it."""
 _DELETING = re.compile(
-    r"\b(?:delet(?:e|es|ing)|remov(?:e|es|ing)|rm|eras(?:e|ing)|drop|unlink|purg(?:e|ing)|wipe|discard|get rid of"
+    r"\b(?:delet(?:e|ing)|remov(?:e|ing)|rm|eras(?:e|ing)|drop|unlink|purg(?:e|ing)|wipe|discard|get rid of"
     r"|throw away|clean (?:up|out))\b(?:\s+-\w+)?",
     re.IGNORECASE,
 )
@@ -42,7 +51,8 @@ _COMMITTING = re.compile(
     r"|\bcommit\s+(?:it|them|the\s+(?:change|result|fix|file|work)|all|everything|your|my|this|that|these|what|changes"
     r"|when|once|to git|with)\b"
     r"|\b(?:make|create|do|record)\s+(?:(?:a|one|the|git|local|new|single)\s+){0,3}commit\b"
-    r"|\b(?:save|record|store|put)\b[^.;\n]{0,40}\b(?:in|into|to)\s+git\b|\bcommitted\b",
+    r"|\b(?:save|record|store|put)\b[^.;\n]{0,40}\b(?:in|into|to)\s+git\b"
+    r"|\b(?:be|get|want|leave|have\s+(?:it|them|this|that|the|all|everything))\b[^.;?\n]{0,40}\bcommitted\b",
     re.IGNORECASE,
 )
 _QUOTED = re.compile(
@@ -150,10 +160,10 @@ def _unrun(argv: Sequence[str], words: str) -> str:
     if argv[:2] == ("git", "commit"):
         return "" if _commits(words) else "no word of the owner asks for a commit"
     line = " ".join(argv)
-    said = " ".join(re.sub(r"[`'\"“”]", " ", words).split())
-    wanted = " ".join(re.sub(r"[`'\"“”]", " ", line).split())
+    said = " ".join(re.sub(r"[`\"“”]|(?<!\w)'|'(?!\w)", " ", words).split())
+    wanted = " ".join(re.sub(r"[`\"“”]|(?<!\w)'|'(?!\w)", " ", line).split())
     pattern = re.compile(_RUNNING + re.escape(wanted) + r"\s*" + _END, re.I)
-    named = any(not _NOT.search(said[max(0, found.start() - 80) : found.start()]) for found in pattern.finditer(said))
+    named = any(_is_ordered(said[max(0, found.start() - 80) : found.start()]) for found in pattern.finditer(said))
     return "" if named else f"no word of the owner says to run {line[:200]!r}"
 
 
@@ -168,14 +178,25 @@ def _unsent(call: Call, words: str) -> str:
 
 def _commits(words: str) -> bool:
     said = _unquoted(words)
-    return any(not _NOT.search(said[max(0, m.start() - 60) : m.start() + 1]) for m in _COMMITTING.finditer(said))
+    verbs = (
+        (found, found.start() + max(0, found[0].casefold().find("commit"))) for found in _COMMITTING.finditer(said)
+    )
+    return any(
+        _is_ordered(said[max(0, verb - 80) : verb]) and not _NOT.search(said[: found.start() + 1][-61:])
+        for found, verb in verbs
+    )
+
+
+def _is_ordered(before: str) -> bool:
+    """Whether what stands before a verb lets it ask for something."""
+    return not (_NOT.search(before) or _NO_ORDER.search(before))
 
 
 def _objects(verb: re.Pattern[str], words: str) -> Iterator[str]:
     """The names that follow the verb at once: `delete the files a.log and b.log`, not `delete the line in a.py`."""
     said = _unquoted(words)
     for found in verb.finditer(said):
-        if not _NOT.search(said[max(0, found.start() - 60) : found.start()]):
+        if _is_ordered(said[max(0, found.start() - 60) : found.start()]):
             for name in _following(said[found.end() : found.end() + 2000]):
                 yield from (
                     _named_before(said[max(0, found.start() - 500) : found.start()], name)

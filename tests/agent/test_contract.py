@@ -118,6 +118,15 @@ def test_it_stops_when_what_was_red_is_green(agent):
     assert model.left == []
 
 
+def test_a_later_step_s_own_check_is_no_reason_to_stop_early(agent):
+    steps = [{"intent": "write the file x.txt"}, {"intent": "write y.txt"}]
+    steps[1]["checks"] = [{"kind": "file_exists", "target": "y.txt"}]
+    words = [*write("x.txt", "1"), "answer", "Wrote x.txt.", DONE, *write("y.txt", "1"), "answer", "Wrote y.txt.", DONE]
+    model = Words({"steps": steps, "stop_when": "checks_pass"}, *words, "Wrote both.")
+    agent.run(model, checks=["python -c 'pass'"])
+    assert (agent.folder / "y.txt").exists()
+
+
 def test_it_does_not_stop_early_when_nothing_was_red(agent):
     steps = [{"intent": "write the file x.txt"}, {"intent": "read it"}]
     plan = {"steps": steps, "stop_when": "checks_pass"}

@@ -41,6 +41,8 @@ def ran(goal: str, command: str) -> bool:
         ("Read a.txt, then delete 'old.log'", "old.log"),
         ("Create a.txt and delete it", "a.txt"),
         ("Delete ./old.log", "old.log"),
+        ("Could you delete old.log?", "old.log"),
+        ("I want you to delete old.log", "old.log"),
     ],
 )
 def test_a_deletion_that_the_owner_named(goal: str, path: str) -> None:
@@ -64,6 +66,14 @@ def test_a_deletion_that_the_owner_named(goal: str, path: str) -> None:
         ("Delete old.log", "."),
         ("Rename a.py to b.py", "a.py"),
         ("Delete *", "a.py"),
+        ("Explain how to delete a.txt", "a.txt"),
+        ("Why does clean.py delete a.txt?", "a.txt"),
+        ("Find the code that deletes a.txt", "a.txt"),
+        ("Who could remove a.txt?", "a.txt"),
+        ("Is it safe to delete a.txt?", "a.txt"),
+        ("Tell me whether to delete a.txt", "a.txt"),
+        ("Write a script to delete a.txt", "a.txt"),
+        ("I will delete a.txt myself", "a.txt"),
     ],
 )
 def test_a_deletion_that_the_owner_did_not_name(goal: str, path: str) -> None:
@@ -80,7 +90,16 @@ def test_a_move_needs_both_ends() -> None:
 
 
 @pytest.mark.parametrize(
-    "goal", ["Commit it", "Fix tests/test_a.py and commit", "Make a commit: x", "git commit everything"]
+    "goal",
+    [
+        "Commit it",
+        "Fix tests/test_a.py and commit",
+        "Make a commit: x",
+        "git commit everything",
+        "I want you to commit it",
+        "When it is green, commit it",
+        "It must be committed",
+    ],
 )
 def test_a_commit_that_the_owner_wants(goal: str) -> None:
     assert committed(goal)
@@ -97,6 +116,13 @@ def test_a_commit_that_the_owner_wants(goal: str) -> None:
         "Fix it without committing",
         "What does the commit message say?",
         "Write 'please commit it' into a.txt",
+        "Which files were committed?",
+        "Fix it; I will commit it myself",
+        "I'll commit it later",
+        "Let me commit it",
+        "Fix it so that I can commit it",
+        "Write a guide on how to commit changes",
+        "Is it time to commit?",
     ],
 )
 def test_a_commit_that_the_owner_only_speaks_of(goal: str) -> None:
@@ -110,6 +136,8 @@ def test_a_command_is_run_as_it_was_named() -> None:
     assert not ran("Run make build", "make clean")
     assert not ran("Run make build", "make")
     assert not ran("Never run make clean", "make clean")
+    assert not ran("Don't run make clean", "make clean")
+    assert not ran("Explain what happens when I run make clean", "make clean")
     quiet = Call(tool="t", actions=[Action(kind="shell.exec", argv=("pytest",))], quiet=True)
     assert asked(quiet, ["Fix it"]) is None
 
