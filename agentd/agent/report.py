@@ -21,7 +21,7 @@ def done(work: Work, outcomes: Sequence[Outcome], checks: Sequence[CheckResult])
     failed = [outcome for outcome in outcomes if outcome.state is StepState.FAILED]
     red = [check for check in every if not check.passed]
     if failed or red:
-        reason = failed[0].text if failed else describe(red)
+        reason, _ = strike(failed[0].text, work, every) if failed else (describe(red), ())
         return ended(work, TaskState.FAILED, reason, answer=_answer(work, outcomes), checks=every)
     state = TaskState.VERIFIED if any(map(work.verification.shows, every)) else TaskState.CLAIMED
     return ended(work, state, "", answer=_answer(work, outcomes), checks=every)

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from agentd.types import TaskState
+from agentd.types import Budget, TaskState
 from tests.agent.conftest import DONE, Words, one_step
 
 
@@ -107,6 +107,13 @@ def test_what_the_model_has_written_itself_is_no_record(agent):
     write = ("write_file", {"path": "x.txt"}, "```content\nAll tests pass.\n```")
     report = answered(agent, "All tests pass.", *write, "read_file", {"path": "x.txt"})
     assert report.struck == ("All tests pass.",)
+
+
+def test_a_claim_does_not_come_back_as_a_reason(agent):
+    model = Words(one_step("see"), "answer", "I fixed it; all tests pass.")
+    report = agent.run(model, checks=["python -c 'raise SystemExit(1)'"], budget=Budget(retries=0))
+    assert report.state is TaskState.FAILED
+    assert report.reason.startswith("~~I fixed it; all tests pass.~~")
 
 
 def test_looking_at_the_repository_is_no_commit(agent):
