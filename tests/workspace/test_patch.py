@@ -191,6 +191,12 @@ NO_END = "\\ No newline at end of file\n"
         ("a\nb", f"@@ -1,2 +1,2 @@\n-a\n+x\n b\n{NO_END}", "x\nb"),
         ("a\nb", "@@ -1,2 +1,2 @@\n-a\n+x\n b\n", "x\nb"),
         ("a\r\nb", f"@@ -1,2 +1,3 @@\n a\n-b\n{NO_END}+b\n+c\n", "a\r\nb\r\nc\r\n"),
+        ("a\na\na\n", f"@@ -3 +3 @@\n-a\n+b\n{NO_END}", "a\na\nb"),
+        ("a\na\na\n", f"@@ -1 +1 @@\n-a\n+b\n{NO_END}", "a\na\nb"),
+        ("a\nx\na", "@@ -1,2 +1,2 @@\n-a\n+b\n x\n", "b\nx\na"),
+        ("a\nx\ny\na", "@@ -2 +2 @@\n-x\n+z\n@@ -4 +4 @@\n-a\n" + f"{NO_END}+b\n", "a\nz\ny\nb\n"),
+        ("a\nb\n", "@@ -2,0 +3 @@\n+c\n", "a\nb\nc\n"),
+        ("a\na\nb\na\n", "@@ -2 +1,0 @@\n-a\n", "a\nb\na\n"),
     ],
 )
 def test_the_end_of_the_file_is_as_the_diff_says(old: str, diff: str, new: str) -> None:
@@ -242,6 +248,16 @@ REFUSED = {
     "hunk twice": (AMBIGUOUS, "@@ -5,2 +5,2 @@\n x\n-y\n+z\n" * 2, "is hunk 1 once more"),
     "cut off": (OLD, DIFF[: DIFF.index(" line 6")], "may be cut off"),
     "cut off, one line": (OLD, "@@ -3,4 +3,5 @@\n line 3\n line 4\n-line 5\n+x\n", "may be cut off"),
+    "mark lost": ("a\nb\n", "@@ -1,2 +1,2 @@\n-a\n+x\n-b\n+b\n", "changes nothing where it replaces 'b'"),
+    "ends of lines lost": ("a\r\nb\n", "@@ -1,2 +1,2 @@\n-a\n+a\n-b\n+c\n", "changes nothing where it replaces 'a'"),
+    "some ends lost": ("a\nb\nc\nd\n", "@@ -1,3 +1,4 @@\n a\r\n b\r\n+x\n c\r\n d\r\n", "carriage return"),
+    "first line lost": ("a\nb\nc\n", "@@ -1,3 +1,3 @@\n+x\n b\n-c\n", "lacks a line of context"),
+    "blank line lost": (
+        "a\nb\nc\n\n",
+        "@@ -1 +1 @@\n-a\n+A\n@@ -2,3 +2,4 @@\n b\n c\n+x\n",
+        "lacks a line of context",
+    ),
+    "one of two places, end not said": ("a\nx\na", "@@ @@\n-a\n+b\n", "fits at 2 places"),
     "stray mark": (OLD, f"@@ -1 +1 @@\n{NO_END}-line 1\n", "follows no line"),
 }
 
@@ -256,6 +272,14 @@ def test_what_does_not_fit_exactly_is_refused_with_the_reason(name: str) -> None
 
 def test_right_numbers_decide_between_places() -> None:
     assert apply_diff(AMBIGUOUS, "@@ -5,2 +5,2 @@\n x\n-y\n+z\n").text == "start\nx\ny\nmiddle\nx\nz\nend\n"
+
+
+def test_a_number_1_counts_where_another_says_where() -> None:
+    old = "x\nx\ny\n" + "".join(f"{number}\n" for number in range(9)) + "x\n"
+    diff = "@@ -1 +1,2 @@\n x\n+new\n@@ -5 +6 @@\n-1\n+one\n"
+    assert apply_diff(old, diff).text == old.replace("x\nx\n", "x\nnew\nx\n").replace("\n1\n", "\none\n")
+    with pytest.raises(ToolFailed, match="fits at 3 places"):
+        apply_diff(old, diff[: diff.index("@@ -5")])
 
 
 def test_the_order_of_hunks_decides_between_places() -> None:

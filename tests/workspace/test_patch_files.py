@@ -72,6 +72,11 @@ TAKEN = {
         {"a.py": "gone", "q/z.py": CHANGED["a.py"]},
     ),
     "rename without diff --git": ("rename from a.py\nrename to z.py\n", {"a.py": "gone", "z.py": FILES["a.py"]}),
+    "name with a space before it": (
+        git("a.py", "rename from a.py", "rename to  z.py", "--- a/a.py", "+++ b/ z.py\t", to=" z.py") + HUNK,
+        {"a.py": "gone", " z.py": CHANGED["a.py"]},
+    ),
+    "prefixes the other way round": (CHANGE.replace("a/", "i/").replace("b/", "c/"), CHANGED),
     "copy": (git("a.py", "copy from a.py", "copy to z.py", to="z.py"), {"z.py": FILES["a.py"]}),
     "two that swap": (
         git("a.py", "rename from a.py", "rename to b.py", to="b.py")
