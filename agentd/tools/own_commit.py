@@ -73,15 +73,27 @@ def settle(repository: Repository, sha: str) -> None:
 def _planned(repository: Repository, own: Own, path: str, head: Blob | None, index: Blob | None) -> Planned:
     if inside := repository.inner(path):
         raise ToolFailed(f"it lies in {inside}, a repository of its own")
-    turns = [_step(repository, own, path, turn, head) for turn in own.turns[path]]
-    try:
-        committed = _with_turns(repository, head, turns)
-    except _Clash:
-        committed = _since_commit(repository, path, head, turns)
+    committed = _committed(repository, own, path, head)
     try:
         return Planned(path=path, committed=committed, staged=_combined(repository, head, index, committed))
     except _Clash:
         raise ToolFailed("what is staged of it touches what this task changed") from None
+
+
+def _committed(repository: Repository, own: Own, path: str, head: Blob | None) -> Blob | None:
+    """The path as the commit is to have it."""
+    turns = [_step(repository, own, path, turn, head) for turn in own.turns[path]]
+    try:
+        return _with_turns(repository, head, turns)
+    except _Clash:
+        if head is None or head.mode not in _PLAIN or not repository.has_crlf(head):
+            return _since_commit(repository, path, head, turns)
+    # Line endings that git has by now, it keeps, whatever core.autocrlf says of files that it does not know.
+    turns = [_step(repository, own, path, turn, head, raw=True) for turn in own.turns[path]]
+    try:
+        return _with_turns(repository, head, turns)
+    except _Clash:
+        return _since_commit(repository, path, head, turns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +103,8 @@ class _Step:
     after: Blob | None
 
 
-def _step(repository: Repository, own: Own, path: str, turn: Turn, head: Blob | None) -> _Step:
-    before, after = (_blob(repository, own, path, side, head) for side in (turn.before, turn.after))
+def _step(repository: Repository, own: Own, path: str, turn: Turn, head: Blob | None, *, raw: bool = False) -> _Step:
+    before, after = (_blob(repository, own, path, side, head, raw=raw) for side in (turn.before, turn.after))
     return _Step(turn, before, after)
 
 
@@ -148,8 +160,8 @@ def _combined(repository: Repository, base: Blob | None, mine: Blob | None, thei
     return Blob(mode=mode, sha=repository.take(merged))
 
 
-def _blob(repository: Repository, own: Own, path: str, side: Standing, head: Blob | None) -> Blob | None:
-    """What stood there, as git keeps it."""
+def _blob(repository: Repository, own: Own, path: str, side: Standing, head: Blob | None, *, raw: bool) -> Blob | None:
+    """What stood there, as git keeps it; `raw`: with the line endings that it has."""
     if side.kind not in ("file", "link"):
         return None
     data = own.read(side)
@@ -160,7 +172,7 @@ def _blob(repository: Repository, own: Own, path: str, side: Standing, head: Blo
     executable = bool(side.mode & 0o100)
     if not repository.trusts_modes:
         executable = head is not None and head.mode == "100755"
-    return Blob(mode=_PLAIN[executable], sha=repository.take(data, path))
+    return Blob(mode=_PLAIN[executable], sha=repository.take(data, "" if raw else path))
 
 
 def _is_below(path: str, folder: str) -> bool:

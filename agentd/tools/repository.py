@@ -77,6 +77,8 @@ _SUBMODULE = "160000"
 _OWN_INDEX = "own-index"
 _WHOLE = 32_000_000
 """Bytes of a diff that is searched for secrets, and lines around each change in it: all of the file."""
+_LOCKED_TRIES, _LOCKED_PAUSE = 40, 0.1
+"""How often an index that someone else has locked is tried again, and after how many seconds."""
 _AT_ONCE = 200
 """Paths in one command line."""
 _NO_PROGRAMS = ("--no-ext-diff", "--no-textconv", "--no-color", "--ignore-submodules=all")
@@ -268,7 +270,7 @@ class Repository:
         self._begin_index()
         self.git(*take, stdin=names, write=True, index=_OWN_INDEX)
         sha = self._committed(message, _OWN_INDEX)
-        self.git(*take, stdin=names, write=True)
+        self._into_index(*take, stdin=names)
         return sha
 
     def commit_blobs(
@@ -329,8 +331,19 @@ class Repository:
         if not blobs:
             return
         self._keep(blobs.values())
-        self.git("update-index", "-z", "--index-info", stdin=self._index_info(blobs), write=True)
+        self._into_index("update-index", "-z", "--index-info", stdin=self._index_info(blobs))
         self.run("update-index", "-q", "--refresh", write=True)  # it is right without, only slower to compare
+
+    def _into_index(self, *args: str, stdin: bytes) -> None:
+        """Change the repository's own index. Editors look at it all the time, and lock it while they do: a commit that
+        it does not learn of would look as if its opposite was staged."""
+        for _ in range(_LOCKED_TRIES):
+            done = self.run(*args, stdin=stdin, write=True)
+            if "index.lock" not in done.stderr or self._ctx.cancel.wait(_LOCKED_PAUSE):
+                break
+        must_end(done, f"git {_command(args)}", TIMEOUT)
+        if done.code != 0:
+            raise _failed(args, done)
 
     def _index_info(self, blobs: Mapping[str, Blob | None]) -> bytes:
         """What goes comes first: a file may take the place of a folder."""
@@ -366,6 +379,10 @@ class Repository:
         data = self.git("cat-file", "blob", blob.sha).encode()
         algorithm = self._settings.get("extensions.objectformat", "sha1")
         return data if hashlib.new(algorithm, b"blob %d\0" % len(data) + data).hexdigest() == blob.sha else None
+
+    def has_crlf(self, blob: Blob) -> bool:
+        """Whether it is a text in which some lines end with a carriage return."""
+        return b"\r\n" in (self.content(blob) or b"")
 
     def take(self, data: bytes, path: str = "") -> str:
         """The id of these bytes; of a file at `path`, with the line endings that it has in git. Only what is committed
@@ -458,6 +475,14 @@ class Repository:
             raise ToolFailed("there are files in conflict", hint="finish the merge by hand first")
         if not self.branch:
             raise ToolFailed("HEAD is detached: a commit would be on no branch", hint="check out a branch first")
+        for _ in range(_LOCKED_TRIES):
+            if not (self._folder / "index.lock").exists():
+                return
+            self._ctx.cancel.wait(_LOCKED_PAUSE)
+        raise ToolFailed(
+            "nothing was committed: another git works in this repository",
+            hint="if none does, one was killed: remove .git/index.lock by hand",
+        )
 
     def refuse_filtered(self, paths: Sequence[str]) -> None:
         """A file that a configured filter would turn into something else cannot be committed without running it."""

@@ -15,7 +15,7 @@ import pytest
 from agentd.clock import SystemClock
 from agentd.errors import Denied, ToolFailed
 from agentd.store.db import Database
-from agentd.tools import git
+from agentd.tools import git, repository
 from agentd.tools.git_command import git_command
 from agentd.tools.repository import Repository
 from agentd.tools.tool import ToolContext
@@ -320,6 +320,48 @@ def test_line_endings_are_as_the_attributes_say(bench: Bench) -> None:
     bench.commit()
     assert bench.committed("a.txt") == BASE.replace("line 15\n", "mine\n")
     assert bench.status() == [" M a.txt"]
+
+
+def test_line_endings_that_git_has_are_kept(bench: Bench) -> None:
+    rich = BASE.replace("\n", "\r\n")
+    bench.user("w.txt", rich)
+    bench.git("add", ".")
+    bench.git("commit", "-qm", "Windows")
+    bench.git("config", "core.autocrlf", "true")
+    assert bench.status() == []
+    bench.user("w.txt", rich.replace("line 9", "USER"))
+    bench.agent("w.txt", rich.replace("line 9", "USER").replace("line 5", "LINE 5"))
+    bench.commit()
+    assert bench.status() == [" M w.txt"]
+    assert bench.git("diff", "--numstat", "HEAD^", "HEAD") == "1\t1\tw.txt"
+    assert bench.git("ls-files", "--eol", "w.txt").startswith("i/crlf")
+
+
+def test_an_index_that_someone_else_holds_is_waited_for_or_nothing_committed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repository, "_LOCKED_PAUSE", 0.0)
+    bench.agent("a.txt", BASE.replace("line 5", "LINE 5"))
+    lock = bench.root / ".git" / "index.lock"
+    lock.touch()
+    with pytest.raises(ToolFailed, match="another git"):
+        bench.commit()
+    assert bench.git("log", "--format=%s") == "First"
+    lock.unlink()
+
+    tries = []
+
+    def locked_at_first(self: Repository, *args: str, **more: Any) -> Any:
+        if args[:3] == ("update-index", "-z", "--index-info") and more.get("write") and not more.get("index"):
+            tries.append(args)
+            lock.unlink() if len(tries) > 2 else lock.touch()
+        return run(self, *args, **more)
+
+    run = Repository.run
+    monkeypatch.setattr(Repository, "run", locked_at_first)
+    bench.commit()
+    assert len(tries) == 3
+    assert bench.status() == []
 
 
 def test_a_binary_file_that_was_clean(bench: Bench) -> None:
