@@ -79,11 +79,12 @@ class Undo:
         workspace = Workspace(Path(self._workspace(task_id)))
         self._refuse_unended(task_id)
         since = self._ledger.before_last_undo(task_id) if back else 0
+        places = [_relative(workspace, path) for path in paths]
         restored = self._ledger.restore(
             task_id,
             workspace,
             since,
-            paths=[_relative(workspace, path) for path in paths],
+            paths=() if "" in places else places,
             dry_run=dry_run,
             undo=self._ledger.next_undo(task_id),
         )
@@ -152,6 +153,6 @@ def _committed(sha: str, subject: str, paths: tuple[str, ...]) -> Committed:
 
 
 def _relative(workspace: Workspace, path: str) -> str:
-    """A path as the ledger has it: nothing need be there now, and no link is followed."""
+    """A path as the ledger has it, empty for the workspace: nothing need be there now, and no link is followed."""
     roots = (workspace.root.as_posix(),)
     return "/".join(parts_of(path, roots))

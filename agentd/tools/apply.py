@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from agentd.errors import InDoubt, ToolFailed
+from agentd.errors import AgentdError, Denied, InDoubt, ToolFailed
 from agentd.tools.tool import Tool, ToolContext, tool
 from agentd.types import Action, Effect, JsonObject, ToolResult
+from agentd.workspace.hunks import Content
 from agentd.workspace.previews import Planned, Previews
 from agentd.workspace.shadow import content
 
@@ -43,9 +45,7 @@ def apply_tool(previews: Previews) -> Tool:
         """Make the changes that a task has shown, if the files are as they were then."""
         planned = previews.planned(task)
         _check(ctx, planned, begun=True)
-        for each in planned:
-            if not each.stands_after(_now(ctx, each)):
-                _make(ctx, each)
+        _make_all(ctx, planned)
         return _done(task, planned)
 
     return apply_changes
@@ -68,16 +68,47 @@ def _check(ctx: ToolContext, planned: Sequence[Planned], *, begun: bool) -> None
         )
 
 
-def _now(ctx: ToolContext, each: Planned) -> Any:
+def _now(ctx: ToolContext, each: Planned) -> Content:
     ctx.workspace.resolve(each.change.path)  # nothing outside is looked at
     return content(ctx.workspace.root / each.change.path)
 
 
-def _make(ctx: ToolContext, each: Planned) -> None:
-    if each.after.data is None:
-        ctx.workspace.delete(each.change.path, ctx.key)
-    else:
-        ctx.workspace.write_atomic(each.change.path, each.after.data, ctx.key, mode=each.after.mode)
+def _make_all(ctx: ToolContext, planned: Sequence[Planned]) -> None:
+    """What goes first, the deepest first, so that a file can stand where a folder was; on any failure, all files are
+    what they were."""
+    done: list[tuple[str, Content]] = []
+    try:
+        for each in sorted(planned, key=lambda each: (each.after.data is not None, -each.change.path.count("/"))):
+            now = _now(ctx, each)
+            if not each.stands_after(now):
+                _make(ctx, each.change.path, each.after)
+                done.append((each.change.path, now))
+    except Exception as error:
+        stuck = [path for path, before in reversed(done) if not _put_back(ctx, path, before)]
+        if stuck and isinstance(error, AgentdError):
+            raise InDoubt(
+                f"it failed in its middle ({error.message}), and {_some(stuck)} could not be put back",
+                hint="undo the task, or put them right by hand",
+            ) from None
+        raise
+
+
+def _make(ctx: ToolContext, path: str, wanted: Content) -> None:
+    if wanted.data is None:
+        ctx.workspace.delete(path, ctx.key)
+        return
+    there = ctx.workspace.stat(path)
+    if there is not None and stat.S_ISDIR(there.st_mode) and not ctx.workspace.entries(path, 1):
+        ctx.workspace.delete(path, ctx.key)  # what is left of the folder whose files went
+    ctx.workspace.write_atomic(path, wanted.data, ctx.key, mode=wanted.mode)
+
+
+def _put_back(ctx: ToolContext, path: str, before: Content) -> bool:
+    try:
+        _make(ctx, path, before)
+    except (ToolFailed, Denied):
+        return False
+    return True
 
 
 def _done(task: str, planned: Sequence[Planned]) -> ToolResult:

@@ -35,21 +35,29 @@ def change_of(path: str, before: Content, after: Content) -> FileChange | None:
     if before.data is None and after.data is None:
         return None
     if (before.data, before.link) == (after.data, after.link):
-        if before.mode == after.mode or not (before.mode and after.mode):
-            return None
-        return FileChange(path=path, kind="mode", diff=f"{path}: mode {before.mode:o} -> {after.mode:o}\n")
+        told = _mode_told(path, before, after)
+        return FileChange(path=path, kind="mode", diff=told) if told else None
     kind: Literal["added", "changed", "deleted"]
     kind = "added" if before.data is None else "deleted" if after.data is None else "changed"
     texts = _texts(before, after)
     if texts is None:
-        return FileChange(path=path, kind=kind, diff=_untold(path, before, after))
+        return FileChange(path=path, kind=kind, diff=_mode_told(path, before, after) + _untold(path, before, after))
     old, new = texts
     hunks = _hunks(old, new)
     head = f"--- {f'a/{path}' if before.data is not None else '/dev/null'}\n"
     head += f"+++ {f'b/{path}' if after.data is not None else '/dev/null'}\n"
     added, removed = counted(hunks)
-    diff = head + "".join(written(hunk, old, new) for hunk in hunks)
+    diff = _mode_told(path, before, after) + head + "".join(written(hunk, old, new) for hunk in hunks)
     return FileChange(path=path, kind=kind, diff=diff, added=added, removed=removed)
+
+
+def _mode_told(path: str, before: Content, after: Content) -> str:
+    """A line about permissions that change, or with which a new file is a program; else nothing."""
+    if before.data is None and not before.link:
+        return f"{path}: mode {after.mode:o}\n" if after.mode & 0o111 else ""
+    if before.mode == after.mode or not (before.mode and after.mode):
+        return ""
+    return f"{path}: mode {before.mode:o} -> {after.mode:o}\n"
 
 
 def count(before: Content, after: Content) -> int:

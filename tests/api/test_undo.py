@@ -57,6 +57,7 @@ def test_undo_of_some_paths(served: Served) -> None:
     assert post(served, task, paths=["new.txt"]).json()["restored"]["paths"] == ["new.txt"]
     assert "eggs" in (served.workspace / "notes.txt").read_text()
     assert post(served, task, paths=["../out"]).status_code == 403
+    assert post(served, task, paths=["."]).json()["restored"]["paths"] == ["notes.txt"]
 
 
 def test_a_task_that_runs_cannot_be_undone(served: Served) -> None:

@@ -107,6 +107,29 @@ def test_a_file_that_is_not_as_it_was_refuses_all(bench: Bench, edit: str) -> No
     assert (bench.folder / "a.txt").read_bytes() == b"a\r\nb"
 
 
+def test_a_file_takes_the_place_of_a_folder(bench: Bench) -> None:
+    folder = bench.folder / "d" / "e"
+    folder.mkdir(parents=True)
+    (folder / "f").write_text("f\n")
+    (folder / "f").chmod(0o644)
+    inner = Changed(path="d/e/f", before=Content(data=b"f\n", mode=0o644), after=NOTHING)
+    outer = Changed(path="d/e", before=NOTHING, after=Content(data=b"file\n", mode=0o644))
+    assert bench.apply(bench.shown(EDIT, outer, inner)).state is TaskState.CLAIMED
+    assert folder.read_bytes() == b"file\n"
+
+
+def test_a_failure_in_its_middle_leaves_all_as_it_was(bench: Bench) -> None:
+    folder = bench.folder / "d"
+    folder.mkdir()
+    (folder / "mine").write_text("u\n")
+    report = bench.apply(
+        bench.shown(EDIT, GONE, Changed(path="d", before=NOTHING, after=Content(data=b"x", mode=0o644)))
+    )
+    assert (report.state, "d is a folder" in report.reason) == (TaskState.FAILED, True)
+    assert (bench.folder / "a.txt").read_bytes() == b"a\r\nb"
+    assert (bench.folder / "b.txt").read_text() == "b\n"
+
+
 @pytest.mark.parametrize("when", [1, 2])
 def test_a_crash_in_its_middle_is_gone_on_from(bench: Bench, monkeypatch: pytest.MonkeyPatch, when: int) -> None:
     apply(bench.app.queue, bench.app.previews, bench.shown(EDIT, NEW))

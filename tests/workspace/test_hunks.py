@@ -59,6 +59,18 @@ def test_some_hunks() -> None:
         (content(b"\0\1"), content(b"\0\2\3"), "changed", "f: binary, 2 bytes -> binary, 3 bytes\n"),
         (Content(data=b"a", link=True), NOTHING, "deleted", "f: a link to a -> nothing\n"),
         (Content(data=b"a", mode=0o644), Content(data=b"a", mode=0o755), "mode", "f: mode 644 -> 755\n"),
+        (
+            Content(data=b"a\n", mode=0o644),
+            Content(data=b"b\n", mode=0o755),
+            "changed",
+            "f: mode 644 -> 755\n--- a/f\n+++ b/f\n@@ -1 +1 @@\n-a\n+b\n",
+        ),
+        (
+            NOTHING,
+            Content(data=b"\0", mode=0o755),
+            "added",
+            "f: mode 755\nf: nothing -> binary, 1 bytes\n",
+        ),
     ],
 )
 def test_every_kind_of_change_is_told(before: Content, after: Content, kind: str, said: str) -> None:
