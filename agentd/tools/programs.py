@@ -69,8 +69,10 @@ def execute(
         finally:
             touched += watch.settle()
     if touched:
+        # Where nothing held them still, it may as well have been a person.
+        kept = f"; what stood there lies in {watch.aside}" if watch.aside and watch.aside.exists() else ""
         raise ToolFailed(
-            f"{argv[0]} touched files that make programs run: {'; '.join(touched[:_NAMED])}",
+            f"{argv[0]} touched files that make programs run: {'; '.join(touched[:_NAMED])}{kept}",
             hint="what could be put back was; the owner has to make such changes, or a file tool with a person's yes",
         )
     return done

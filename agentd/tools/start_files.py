@@ -29,6 +29,8 @@ WATCHES = "watches"
 """The folder below `state/`."""
 MOST_KEPT = 1_000_000
 """Bytes of a file that can be put back."""
+MOST_ASIDE = 100
+"""Files that are put aside after one run: a program may make any number of them, a person does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,8 @@ class _State:
 class Watch:
     """Over the start files of a workspace, from now on until `settle`.
 
-    What is seen now is kept in `folder` until then, for the next start of a daemon that is killed in between.
+    What is seen now is kept in `folder` until then, for the next start of a daemon that is killed in between. What is
+    taken back goes to `aside`, below it, before: a person may have written it.
     """
 
     def __init__(self, workspace: Workspace, folder: Path | None = None) -> None:
@@ -70,26 +73,50 @@ class Watch:
         return self._workspace.root
 
     @property
+    def aside(self) -> Path | None:
+        """The folder for what is taken back; None where nothing is kept."""
+        return self._kept and self._kept.parent / "aside" / self._kept.stem
+
+    @property
     def still(self) -> tuple[Path, ...]:
         """What a program may only read: folders of git, and the files themselves where they are no links."""
         names = [name for name, state in self._before.items() if not stat.S_ISLNK(state.mode)]
         inside = [name for name in names if GIT in PurePosixPath(name).parts[:-1]]
         return tuple(self._workspace.root / name for name in names if name not in inside)
 
-    def settle(self, aside: Path | None = None) -> list[str]:
-        """Take back what was done to them; says what that was. What stands there goes to the folder `aside` before."""
+    def settle(self, *, late: bool = False) -> list[str]:
+        """Take back what was done to them; says what that was. `late`, when others had much time to do it, nothing is
+        taken back that could not be put aside."""
         after = _look(self._workspace.root)
-        told = []
-        for name in sorted({*self._before, *after}):
+        told: list[str] = []
+        for name in sorted({*self._before, *after}, key=lambda name: (name not in self._before, name)):
             before, now = self._before.get(name), after.get(name)
             if before != now:
                 done = "added" if before is None else "deleted" if now is None else "changed"
-                put_aside = aside is None or now is None or _put_aside(self.root / name, aside / name)
-                undone = "" if put_aside and self._undo(name, before) else " and could not be put back"
+                most = None if late else MOST_KEPT if len(told) < MOST_ASIDE else 0
+                safe = now is None or self._put_aside(name, most) or not late
+                undone = "" if safe and self._undo(name, before) else " and could not be put back"
                 told.append(f"{name} was {done}{undone}")
         if self._kept is not None:
             self._kept.unlink(missing_ok=True)
-        return told
+        return sorted(told)
+
+    def _put_aside(self, name: str, most: int | None) -> bool:
+        """Whether it is kept, if it has no more bytes than `most`; a link or a folder is told by its name alone."""
+        path = self.root / name
+        try:
+            found = path.lstat()
+            if not stat.S_ISREG(found.st_mode):
+                return True
+            if self.aside is None or (most is not None and found.st_size > most):
+                return False
+            to = self.aside / name
+            to.parent.mkdir(parents=True, exist_ok=True)
+            path.chmod(stat.S_IMODE(found.st_mode) | stat.S_IRUSR)
+            shutil.copyfile(path, to, follow_symlinks=False)
+        except OSError:
+            return False
+        return True
 
     def _undo(self, name: str, before: _State | None) -> bool:
         path = self._workspace.root / name
@@ -123,13 +150,13 @@ def settle_all(folder: Path) -> Iterator[Restored]:
     the text put aside, not lost."""
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
         try:
-            watch, aside = Watch.resumed(path), folder / "aside" / path.stem
-            told = watch.settle(aside)
+            watch = Watch.resumed(path)
+            told = watch.settle(late=True)
         except (AgentdError, OSError, ValueError, KeyError, TypeError):
             path.unlink(missing_ok=True)  # such as that of a folder which has gone
             continue
         if told:
-            yield Restored(workspace=str(watch.root), told=tuple(told), aside=str(aside))
+            yield Restored(workspace=str(watch.root), told=tuple(told), aside=str(watch.aside))
 
 
 def _keep(folder: Path, root: Path, before: Mapping[str, _State]) -> Path:
@@ -143,17 +170,6 @@ def _keep(folder: Path, root: Path, before: Mapping[str, _State]) -> Path:
     part.write_text(json.dumps({"workspace": str(root), "before": states}), encoding="utf-8")
     os.replace(part, path)
     return path
-
-
-def _put_aside(path: Path, to: Path) -> bool:
-    """Whether it is kept there; a link or a folder is told by its name alone."""
-    try:
-        if stat.S_ISREG(path.lstat().st_mode):
-            to.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, to, follow_symlinks=False)
-    except OSError:
-        return False
-    return True
 
 
 def _look(root: Path) -> dict[str, _State]:

@@ -163,16 +163,26 @@ class _Copying:
         shutil.copystat(source, target)
 
     def _link(self, source: Path, target: Path) -> None:
-        """A link with the whole path of something in the original leads to the same thing in the copy."""
-        named = Path(os.readlink(source))
-        if named.is_absolute() and named.is_relative_to(self._root):
-            up = Path(*[".."] * len(source.relative_to(self._root).parent.parts))
-            named = up / named.relative_to(self._root)
+        """A link that leads out of the original and into it again, as one with a whole path does, leads to the same
+        thing in the copy."""
+        named, depth = Path(os.readlink(source)), len(source.relative_to(self._root).parent.parts)
+        leads = Path(os.path.realpath(source.parent / named.parent), named.name)
+        if leads.is_relative_to(self._root) and (named.is_absolute() or _leaves(named, depth)):
+            named = Path(*[".."] * depth) / leads.relative_to(self._root)
         target.symlink_to(named)
 
     def _leads_inside(self, git: Path) -> bool:
         """Not a link or file that has the repository elsewhere: there git would work on the original."""
         return not git.is_symlink() and git.is_dir()
+
+
+def _leaves(named: Path, depth: int) -> bool:
+    """Whether a link so many folders below the root goes above it on its way."""
+    for part in named.parts:
+        depth += -1 if part == ".." else 1
+        if depth < 0:
+            return True
+    return False
 
 
 def _cloned(source: int, target: int) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agentd.config import load_settings
 from agentd.errors import ToolFailed
 from agentd.policy.engine import PolicyEngine
 from agentd.policy.places import makes_programs_run
@@ -17,7 +19,7 @@ from agentd.sandbox.confine import Mode, Walls
 from agentd.tools.checks import check_command
 from agentd.tools.code import run_tests
 from agentd.tools.shell import run_command
-from agentd.tools.start_files import WATCHES, Watch, settle_all
+from agentd.tools.start_files import MOST_ASIDE, MOST_KEPT, WATCHES, Watch, settle_all
 from agentd.tools.tool import ToolContext
 from agentd.types import AccessLevel, Action, Ruling
 from agentd.workspace.paths import Workspace
@@ -67,6 +69,28 @@ def test_what_a_killed_daemon_left_is_taken_back_at_the_next_start(tmp_path: Pat
     assert (root / "a.py").read_text() == "x = 2\n", "any other file is none of its business"
     assert (Path(restored.aside) / "conftest.py").read_text() == "import evil\n"
     assert list(settle_all(folder)) == []
+
+
+def test_what_is_taken_back_is_put_aside_for_a_person_may_have_written_it(tmp_path: Path) -> None:
+    root, folder = tmp_path / "work", tmp_path / WATCHES
+    (root / ".git").mkdir(parents=True)
+    (root / "pyproject.toml").write_text("[project]\n")
+    watch = Watch(Workspace(root), folder)
+    assert watch.aside is not None
+    (root / "pyproject.toml").write_text("[project]\nname = 'mine'\n")
+    (root / ".git" / "config").write_text("[remote]\n")
+    (root / ".git" / "config").chmod(0o200)
+    for number in range(MOST_ASIDE):
+        (root / str(number)).mkdir()
+        (root / str(number) / "conftest.py").write_text("x")
+    (root / "setup.cfg").write_text("x" * (MOST_KEPT + 1))
+    assert len(watch.settle()) == MOST_ASIDE + 3
+    assert (root / "pyproject.toml").read_text() == "[project]\n"
+    assert not (root / "setup.cfg").exists()
+    assert (watch.aside / "pyproject.toml").read_text() == "[project]\nname = 'mine'\n"
+    assert (watch.aside / ".git" / "config").read_text() == "[remote]\n"
+    assert sum(path.is_file() for path in watch.aside.rglob("*")) == MOST_ASIDE
+    assert folder.stat().st_mode & 0o077 == 0
 
 
 def test_a_watch_that_was_settled_leaves_nothing_and_a_strange_one_harms_nobody(tmp_path: Path) -> None:
@@ -169,6 +193,15 @@ def test_what_tests_plant_is_taken_away_and_told(ctx: ToolContext) -> None:
     left = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
     assert left == {"test_a.py", "pyproject.toml"}
     assert (root / "pyproject.toml").read_text() == "[tool.x]\n"
+
+
+def test_where_it_was_put_is_told(ctx: ToolContext, tmp_path: Path) -> None:
+    ctx = replace(ctx, walls=replace(ctx.walls, home=load_settings(tmp_path / "home")))
+    (ctx.workspace.root / "plant.py").write_text("open('sitecustomize.py', 'w').write('import evil')\n")
+    with pytest.raises(ToolFailed, match=r"sitecustomize\.py was added; what stood there lies in ") as caught:
+        run_command.run(ctx, command="python plant.py")
+    aside = Path(caught.value.message.rsplit(" ", 1)[-1])
+    assert (aside / "sitecustomize.py").read_text() == "import evil"
 
 
 @pytest.mark.parametrize("tool", [run_command, check_command])

@@ -78,6 +78,15 @@ def test_links_stay_in_the_copy(tmp_path: Path, root: Path) -> None:
     assert os.readlink(copy / "outside") == "/etc/hostname"
 
 
+def test_links_that_lead_out_and_in_again_stay_in_the_copy(tmp_path: Path, root: Path) -> None:
+    (tmp_path / "alias").symlink_to(root.parent)
+    (root / "whole").symlink_to(tmp_path / "alias" / root.name / "run.sh")
+    (root / "src" / "up").symlink_to(f"../../../{root.parent.name}/{root.name}/run.sh")
+    copy = shadows(tmp_path).open("t1", root, NEVER)
+    for name in ("whole", "src/up"):
+        assert (copy / name).resolve() == (copy / "run.sh").resolve()
+
+
 @pytest.mark.parametrize("form", ["file", "link"])
 def test_a_repository_that_lies_elsewhere_is_left_out(tmp_path: Path, root: Path, form: str) -> None:
     real = tmp_path / "real"
