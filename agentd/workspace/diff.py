@@ -12,11 +12,14 @@ from agentd.errors import ToolFailed
 _HEADER = re.compile(r"@@ *-(\d+)(?:,(\d+))? +\+(\d+)(?:,(\d+))? *@@")
 _FENCES = ("```", "~~~")
 _STARTS = ("diff ", "--- ", "Index: ", "*** ")
-_STAMP = re.compile(r"(?:\t.*|\s+\d{4}-\d\d-\d\d \d\d:\d\d.*)$")
+_STAMP = re.compile(r"\s+\d{4}-\d\d-\d\d \d\d:\d\d.*$")
 _ESCAPE = re.compile(r'\\([0-7]{3}|["\\abfnrtv])')
 _ESCAPED = {'"': 34, "\\": 92, "a": 7, "b": 8, "f": 12, "n": 10, "r": 13, "t": 9, "v": 11}
-_PREFIXES = (("a", "b"), ("b", "a"), ("i", "w"), ("c", "i"), ("c", "w"), ("o", "w"), ("old", "new"))
-"""What git and others put before the names of the two sides."""
+_PREFIXES = (
+    *(("a", "b"), ("b", "a"), ("i", "w"), ("c", "i"), ("c", "w"), ("o", "w"), ("old", "new")),
+    *(("w", "i"), ("i", "c"), ("w", "c"), ("w", "o")),
+)
+"""What git and others put before the names of the two sides, also of a diff the other way round."""
 _HEAD = (
     *("index ", "old mode ", "new mode ", "new file mode ", "deleted file mode ", "similarity index "),
     *("dissimilarity index ", "rename from ", "rename to ", "copy from ", "copy to ", "--- ", "+++ ", "====="),
@@ -431,12 +434,14 @@ def _git_names(text: str) -> tuple[str, str] | None:
 
 def _name(text: str) -> str:
     """A name behind `---` or `+++`, without a time after it."""
-    return _unquoted(text) if text.startswith('"') else _STAMP.sub("", text).rstrip()
+    if text.startswith('"'):
+        return _unquoted(text)
+    name, tab, _ = text.partition("\t")
+    return name if tab else _STAMP.sub("", text).rstrip()
 
 
 def _unquoted(text: str) -> str:
     """A name as it is; git quotes what is not plain ASCII, as C does."""
-    text = text.strip()
     if not text.startswith('"'):
         return text
     inner = text[1:].partition('"')[0] if "\\" not in text else text[1:].rsplit('"', 1)[0]

@@ -8,7 +8,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as replace_fields
-from itertools import pairwise
+from itertools import pairwise, takewhile
+from typing import TypeAlias
 
 from agentd.errors import ToolFailed
 from agentd.workspace.diff import Act, FileDiff, Hunk, Line, parse, quote
@@ -110,6 +111,9 @@ class _FileLine:
     ended: bool = True
 
 
+_Build: TypeAlias = Callable[[Sequence[Hunk], Sequence[int]], str]
+
+
 def apply_diff(text: str, diff: str, path: str = "") -> Patched:
     """Apply a unified diff of one file. `ToolFailed` with the reason when it does not fit or fits in several ways."""
     files = parse(diff)
@@ -147,10 +151,13 @@ def apply_hunks(text: str, hunks: Sequence[Hunk]) -> Patched:
         _candidates(hunk, lines) for hunk in hunks
     ):
         # Endings differ between diff and file: compare without them, keep those of the file.
+        _refuse_two_endings(hunks)
         hunks = [_narrow(hunk) for hunk in hunks]
         plain, own_endings = [_FileLine(line.text.removesuffix("\r"), line.ended) for line in lines], True
+    _refuse_unseen(hunks)
     placed = _placed(hunks, plain, lambda order, way: _build(order, way, lines, own_endings))
     _refuse_cut(placed, plain)
+    _refuse_lost(placed, plain)
     ordered, way = [hunk for hunk, _ in placed], [at for _, at in placed]
     result = _build(ordered, way, lines, own_endings)
     if result == text:
@@ -166,6 +173,55 @@ def _refuse_repeated(hunks: Sequence[Hunk]) -> None:
         first = seen.setdefault((hunk.header, tuple(hunk.lines)), hunk.number) if known else hunk.number
         if first != hunk.number:
             raise ToolFailed(f"hunk {hunk.number} of the diff is hunk {first} once more", hint="leave it out")
+
+
+def _refuse_two_endings(hunks: Sequence[Hunk]) -> None:
+    """Where endings are not compared, those that a diff means for its lines must be beyond doubt."""
+    said = [line.text for hunk in hunks for line in hunk.lines if line.ended and line.text]
+    if len({text.endswith("\r") for text in said[:-1]}) > 1:  # the last may have been trimmed
+        raise ToolFailed(
+            "some lines of the diff end with a carriage return and others do not, and not as those of the file do",
+            hint="write all of them without",
+        )
+
+
+def _refuse_unseen(hunks: Sequence[Hunk]) -> None:
+    """Lines that are replaced by the very same lines: a space or the marker of a last line was lost on the way."""
+    for hunk in hunks:
+        for gone, come in _replaced(hunk):
+            if gone and [(line.text, line.ended) for line in gone] == [(line.text, line.ended) for line in come]:
+                raise ToolFailed(
+                    f"hunk {hunk.number} of the diff changes nothing where it replaces {quote(gone[0].text)} by the "
+                    "same: what was meant was lost on the way",
+                    hint="leave out what stays as it is; for ends of lines, replace the lines with search and replace",
+                )
+
+
+def _replaced(hunk: Hunk) -> Iterator[tuple[list[Line], list[Line]]]:
+    """The lines that go and those that come in their place, one pair for each place."""
+    gone: list[Line] = []
+    come: list[Line] = []
+    for line in (*hunk.lines, Line(" ", "")):
+        if line.kind == " " or (line.kind == "-" and come):
+            yield gone, come
+            gone, come = [], []
+        if line.kind != " ":
+            (gone if line.kind == "-" else come).append(line)
+
+
+def _refuse_lost(placed: Sequence[tuple[Hunk, int]], lines: Sequence[_FileLine]) -> None:
+    """Refuse a hunk that lacks a line of context, by its counts, where that may have stood before what the hunk adds
+    as well as after it: at its beginning, when the first line of the file is meant, and at the end of the diff."""
+    for hunk, at in placed:
+        lacks = hunk.missing() == (1 + hunk.loose, 1 + hunk.loose)
+        first = {line.kind for line in takewhile(lambda line: line.kind != " ", hunk.lines)}
+        begins = hunk.header is not None and hunk.header[0] == 1 and "+" in first and at > 0
+        ends = hunk.last and hunk.lines[-1].kind == "+" and at + len(hunk.old) < len(lines)
+        if lacks and (begins or ends):
+            raise ToolFailed(
+                f"hunk {hunk.number} of the diff lacks a line of context that its counts have",
+                hint="give the lines around what is added",
+            )
 
 
 def _says_where(hunk: Hunk) -> bool:
@@ -202,9 +258,7 @@ def _refuse_cut(placed: Sequence[tuple[Hunk, int]], lines: Sequence[_FileLine]) 
             )
 
 
-def _placed(
-    hunks: Sequence[Hunk], lines: Sequence[_FileLine], build: Callable[[Sequence[Hunk], Sequence[int]], str]
-) -> list[tuple[Hunk, int]]:
+def _placed(hunks: Sequence[Hunk], lines: Sequence[_FileLine], build: _Build) -> list[tuple[Hunk, int]]:
     """The hunks in the order of the file, each with the index where it goes; `ToolFailed` unless one way is certain."""
     candidates = [_candidates(hunk, lines) for hunk in hunks]
     if not all(candidates):
@@ -215,9 +269,17 @@ def _placed(
     ways = list(_ways(hunks, candidates, MAX_WAYS + 1))
     if not ways:
         raise _does_not_fit(hunks, lines)
-    if len(ways) > MAX_WAYS or len({build(hunks, way) for way in ways}) > 1:
+    if len(ways) > MAX_WAYS or len({_built(build, hunks, way) for way in ways}) > 1:
         return list(zip(hunks, _chosen(hunks, candidates, ways, lines), strict=True))
     return list(zip(hunks, ways[0], strict=True))
+
+
+def _built(build: _Build, hunks: Sequence[Hunk], way: Sequence[int]) -> str | None:
+    """None for a way that ends in a refusal, which says nothing about the others."""
+    try:
+        return build(hunks, way)
+    except ToolFailed:
+        return None
 
 
 def _in_order(hunks: Sequence[Hunk]) -> bool:
@@ -263,15 +325,21 @@ def _candidates(hunk: Hunk, lines: Sequence[_FileLine]) -> list[int]:
     old = hunk.old
     latest = len(lines) - len(old)
     if not old:
-        return [latest] if not lines or hunk.at_end else []
+        return [latest] if not lines or hunk.at_end or _appends(hunk, lines) else []
     texts = [line.text for line in old]
+    at_end = hunk.at_end or not all(line.ended for line in hunk.lines)
     found = []
-    for at in range(latest if hunk.at_end else 0, latest + 1):
+    for at in range(max(0, latest) if at_end else 0, latest + 1):
         if lines[at].text != texts[0] or any(lines[at + k].text != text for k, text in enumerate(texts)):
             continue
         if all(line.ended or not lines[at + k].ended for k, line in enumerate(old)):
             found.append(at)
     return found
+
+
+def _appends(hunk: Hunk, lines: Sequence[_FileLine]) -> bool:
+    """Whether its numbers say that it adds below the last line, as a diff without context does."""
+    return hunk.header is not None and hunk.header[:2] == (len(lines), 0) and len(lines) > 1 and lines[-1].ended
 
 
 def _ways(hunks: Sequence[Hunk], candidates: Sequence[Sequence[int]], limit: int) -> Iterator[tuple[int, ...]]:
@@ -327,8 +395,11 @@ def _by_numbers(hunks: Sequence[Hunk]) -> tuple[int, ...]:
     """Where the line numbers say that the hunks go, as far as these agree with each other and with the counts."""
     shift = 0
     numbers: list[int] = []
+    somewhere = any(hunk.header is not None and hunk.header[0] > 1 for hunk in hunks)  # so a first line is meant, too
     for hunk in hunks:
-        if hunk.header is None or not _says_where(hunk) or hunk.header[2] != hunk.header[0] + shift:
+        if hunk.header is None or not (somewhere or _says_where(hunk)):
+            break
+        if hunk.header[2] + (not hunk.header[3]) != hunk.header[0] + shift:  # of nothing the line before it is named
             break
         if not (hunk.counts_hold() or (hunk.counted and _nearly_counted(hunk))):
             break
