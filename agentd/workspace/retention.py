@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 from agentd.config import SnapshotSettings
@@ -32,7 +34,7 @@ _ENDED = """
     WHERE task NOT IN (SELECT id FROM tasks WHERE state IN ('queued', 'running', 'waiting'))
     GROUP BY task"""
 _OLD = f"SELECT task FROM ({_ENDED}) WHERE last < ? ORDER BY last"
-_LONGEST_BACK = f"SELECT task FROM ({_ENDED}) ORDER BY last LIMIT 1"
+_LONGEST_BACK = f"SELECT task FROM ({_ENDED}) ORDER BY last"
 _SURVEYED = "SELECT workspace FROM looks WHERE task = '' AND at < ?"
 _ANY_SURVEYED = """
     SELECT workspace FROM looks AS old
@@ -58,13 +60,26 @@ class Retention:
         self._settings = settings
         self._record = record
         self._emit = emit
+        self._sparing = threading.Lock()
+        self._spared: Counter[str] = Counter()
+
+    @contextmanager
+    def sparing(self, task: str) -> Iterator[None]:
+        """Meanwhile this one is not forgotten: what it takes back is needed to the end, and may itself need room."""
+        with self._sparing:
+            self._spared[task] += 1
+        try:
+            yield
+        finally:
+            with self._sparing:
+                self._spared[task] -= 1
 
     def prune(self) -> list[str]:
         """Forget what is older than `keep_days`, then what is more than `max_mb`; the tasks that this concerns."""
         days = self._settings().keep_days
         before = self._clock.now() - days * 86_400
         self._forget_surveys(row["workspace"] for row in self._db.rows(_SURVEYED, (before,)))
-        old = [str(row["task"]) for row in self._db.rows(_OLD, (before,))]
+        old = self._free(self._db.rows(_OLD, (before,)))
         self._forget(old, f"it lies back more than {days:g} days")
         with self._db.transaction():
             self._db.execute(
@@ -92,15 +107,26 @@ class Retention:
         self._forget_surveys(row["workspace"] for row in self._db.rows(_ANY_SURVEYED))
         self._blobs.drop_loose()
         forgotten: list[str] = []
-        while self._blobs.stored() + size > most and (row := self._db.row(_LONGEST_BACK)):
-            self._forget([str(row["task"])], f"all together was more than {most // MIB} MiB")
+        for task in self._free(self._db.rows(_LONGEST_BACK)):
+            if self._blobs.stored() + size <= most:
+                break
+            self._forget([task], f"all together was more than {most // MIB} MiB")
             self._blobs.drop_loose()
-            forgotten.append(str(row["task"]))
+            forgotten.append(task)
         return forgotten
+
+    def _free(self, rows: Iterable[Mapping[str, Any]]) -> list[str]:
+        return [str(row["task"]) for row in rows if not self._is_spared(str(row["task"]))]
+
+    def _is_spared(self, task: str) -> bool:
+        with self._sparing:
+            return self._spared[task] > 0
 
     def _forget(self, tasks: Iterable[str], why: str) -> None:
         for task in tasks:
             with self._db.transaction():
+                if self._is_spared(task):
+                    continue
                 self._db.execute("DELETE FROM changes WHERE task = ?", (task,))
                 self._db.execute("DELETE FROM looks WHERE task = ?", (task,))
                 self._db.execute(

@@ -328,6 +328,12 @@ class Ledger:
 
         `paths` limits it to files and folders; `undo`: its number where a person takes back what has ended.
         """
+        with self.retention.sparing(task):
+            return self._restored(task, workspace, since, paths, dry_run=dry_run, undo=undo)
+
+    def _restored(
+        self, task: str, workspace: Workspace, since: int, paths: Collection[str], *, dry_run: bool, undo: int
+    ) -> Restored:
         self._look_after_crash(task, workspace, dry_run=dry_run)
         author = Author(task=task, key=f"restore-{since}", workspace=str(workspace.root), origin="restore", undo=undo)
         histories = self._histories(self._rows(task, since), paths)

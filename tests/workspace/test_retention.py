@@ -146,6 +146,27 @@ def test_what_is_being_kept_is_not_dropped_to_make_room_for_the_rest_of_it(bench
     assert {path.name: path.read_bytes() for path in (bench.root / "folder").iterdir()} == kept
 
 
+def test_what_is_being_taken_back_is_not_forgotten_to_make_room_for_it(bench: Bench) -> None:
+    task = bench.task(ended=True)
+    contents = {name: os.urandom(5_200_000) for name in ("a", "b", "c")}
+    for name, data in contents.items():
+        (bench.root / name).write_bytes(data)
+        Workspace(bench.root, bench.ledger.keeper(task, "1", bench.root)).delete(name)
+    bench.ledger.finish(task, "1")
+    (bench.root / "0").write_text("line\n" * 4)
+    bench.write(task, "0", b"agent\n" + b"line\n" * 4)
+    (bench.root / "0").write_text(
+        "agent\n" + "line\n" * 4 + "".join(f"{os.urandom(30).hex()}\n" for _ in range(30_000))
+    )
+    bench.settings = SnapshotSettings(max_mb=16)
+    restored = bench.ledger.restore(task, Workspace(bench.root))
+    assert {name: (bench.root / name).read_bytes() for name in contents} == contents
+    assert [conflict.path for conflict in restored.conflicts] == ["0"]
+    assert (bench.root / "0").read_text().count("line\n") == 4
+    bench.ledger.restore(task, Workspace(bench.root))
+    assert bench.ledger.pruned(task) is None
+
+
 def test_a_survey_goes_before_any_task_does(bench: Bench) -> None:
     bench.settings = SnapshotSettings(max_mb=16)
     (bench.root / "seen").write_bytes(os.urandom(4 << 20))
