@@ -378,6 +378,8 @@ def _edited(
         raise ToolMisused("edit_file takes either search and replace, or diff", hint="give one of the two")
     there = workspace.content(path, MAX_EDITED)
     old, encoding = text.decode_file(path, there.data)
+    if any(f"\n{kind}{text.MARK}" in diff for kind in " -+"):
+        old, encoding = text.with_mark(old, encoding)
     new = patch.apply_diff(old, diff, path) if diff else patch.replace(old, search, replace, all=all)
     executable = there.executable if new.executable is None else new.executable
     return FileData(data=encoding.encode(new.text), mode=there.mode, executable=executable), new.lines

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from agentd.errors import ToolFailed
+from agentd.workspace.text import MARK
 
 _HEADER = re.compile(r"@@ *-(\d+)(?:,(\d+))? +\+(\d+)(?:,(\d+))? *@@")
 _FENCES = ("```", "~~~")
@@ -112,7 +113,7 @@ def parse(diff: str) -> tuple[FileDiff, ...]:
     Code fences and words around are skipped. A hunk keeps the carriage returns of its lines, unless every line of the
     diff has one: then the diff was converted as a whole.
     """
-    lines = diff.split("\n")
+    lines = diff.removeprefix(MARK).split("\n")
     if lines and not lines[-1].strip("\r"):
         lines.pop()
     if lines and all(line.endswith("\r") for line in lines[:-1] or lines):

@@ -124,6 +124,8 @@ def _from_nothing(file: FileDiff) -> bool:
 def _changed(file: FileDiff, data: bytes) -> tuple[tuple[int, ...], bytes]:
     try:
         old, encoding = text.decode_file(file.path, data)
+        if any(line.text.startswith(text.MARK) for hunk in file.hunks for line in hunk.lines):
+            old, encoding = text.with_mark(old, encoding)
         new = apply_hunks(old, file.hunks)
         return new.lines, encoding.encode(new.text)
     except ToolFailed as refusal:

@@ -87,6 +87,14 @@ def decode_file(path: str, data: bytes) -> tuple[str, Encoding]:
     return decode(data)
 
 
+MARK = "\ufeff"
+
+
+def with_mark(said: str, encoding: Encoding) -> tuple[str, Encoding]:
+    """The text with its byte order mark as the first character, as git has it in diffs."""
+    return (MARK + said, UTF8) if encoding.name == "utf-8-sig" else (said, encoding)
+
+
 def decode_part(data: bytes) -> str:
     """Text of a piece of a file in utf-8 or latin-1; a character that is cut at its end is left out."""
     if not _reads(data, "utf-8", final=False):

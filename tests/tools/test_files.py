@@ -349,6 +349,14 @@ def test_edit_file_takes_a_diff(ctx: ToolContext) -> None:
     assert content(ctx, "notes.txt") == b"milk\nbutter\neggs\nrice\n"
 
 
+def test_edit_file_takes_a_diff_with_a_byte_order_mark_and_without(ctx: ToolContext) -> None:
+    file = ctx.workspace.root / "marked.txt"
+    for mark in ("\ufeff", ""):
+        file.write_text("\ufeffone\ntwo\n", encoding="utf-8")
+        call(files.edit_file, ctx, path="marked.txt", diff=f"@@ -1,2 +1,2 @@\n {mark}one\n-two\n+TWO\n")
+        assert file.read_text(encoding="utf-8") == "\ufeffone\nTWO\n"
+
+
 @pytest.mark.parametrize("args", [{}, {"replace": "x"}, {"search": "a", "diff": "@@"}, {"replace": "a", "diff": "@@"}])
 def test_edit_file_wants_one_of_the_two(ctx: ToolContext, args: dict[str, str]) -> None:
     with pytest.raises(ToolMisused):

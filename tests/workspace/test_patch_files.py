@@ -37,6 +37,17 @@ def patched(workspace: Workspace, diff: str) -> dict[str, str]:
     }
 
 
+@pytest.mark.parametrize(("old", "new"), [("\ufeff", "\ufeff"), ("\ufeff", ""), ("", "\ufeff")])
+def test_a_byte_order_mark_is_a_part_of_the_first_line_as_git_has_it(workspace: Workspace, old: str, new: str) -> None:
+    (workspace.root / "a.py").write_text(old + FILES["a.py"])
+    diff = f"--- a/a.py\n+++ b/a.py\n@@ -1,3 +1,3 @@\n-{old}one\n+{new}ONE\n two\n three\n"
+    assert patched(workspace, diff)["a.py"] == new + CHANGED["a.py"].replace("one", "ONE").replace("TWO", "two")
+    (workspace.root / "a.py").write_text("\ufeff" + FILES["a.py"])
+    assert patched(workspace, CHANGE)["a.py"] == "\ufeff" + CHANGED["a.py"]
+    (workspace.root / "a.py").write_text("\ufeff" + FILES["a.py"])
+    assert patched(workspace, "\ufeff" + CHANGE)["a.py"] == "\ufeff" + CHANGED["a.py"]
+
+
 def git(path: str, *lines: str, to: str = "") -> str:
     return "\n".join([f"diff --git a/{path} b/{to or path}", *lines, ""])
 
