@@ -124,6 +124,8 @@ class Restorer:
         self._keep = keep
         self._key = key
         self._merged: dict[bytes, bytes] = {}
+        self._modes: dict[str, int] = {}
+        """Those that folders get at the end, which let nobody write in them."""
 
     def preview(self, histories: Histories) -> Restored:
         """What `restore` would do; changes nothing."""
@@ -136,13 +138,31 @@ class Restorer:
         """First what must go, the deepest first, then what must come, so that a file can stand where a folder was."""
         tally, aims = _Tally(), self._aims(histories)
         first = {place: aim.now for place, aim in aims.items()}
+        try:
+            self._do(histories, tally, aims, first)
+        finally:
+            for place in sorted(self._modes, key=_depth, reverse=True):
+                self._chmod(place, self._modes[place])
+        return tally.all()
+
+    def _do(self, histories: Histories, tally: _Tally, aims: dict[str, _Aim], first: Mapping[str, Standing]) -> None:
+        for place, aim in aims.items():
+            if aim.now.kind == "folder" and _must_go(aim) and aim.now.mode & stat.S_IRWXU != stat.S_IRWXU:
+                self._chmod(place, aim.now.mode | stat.S_IRWXU)
+                self._modes[place] = aim.now.mode
         for place in sorted(aims, key=_depth, reverse=True):
             aims[place] = self._tried(aims[place], histories[place], tally, _must_go, self._clear)
         for place in sorted(aims, key=_depth):
             aim = self._tried(aims[place], histories[place], tally, _must_change, self._make)
             beside = dict.fromkeys(self._beside(aim.place, each, BEFORE) for each in aim.lost if aim.clash)
             self._count(replace(aim, now=first[place]), tally, tuple(filter(None, beside)))
-        return tally.all()
+
+    def _chmod(self, place: str, mode: int) -> None:
+        """Give a folder that stands there this mode, unless that may not be."""
+        with suppress(AgentdError, OSError):
+            if self._reachable(place) and stat.S_ISDIR(_mode(self._workspace.root / place)):
+                with self._unkept.at(place) as entry:
+                    _change_mode(entry, mode)
 
     # what is to become of a path --------------------------------------------------------------------------------------
 
@@ -204,7 +224,8 @@ class Restorer:
             return None  # not kept, or not the same any more
         if text is None:
             return None
-        found = Standing(kind="file", mode=aim.wanted.mode, size=len(text), digest=digest_of(BytesIO(text)))
+        mode = segment.before.mode if aim.wanted.mode == segment.after.mode else aim.wanted.mode
+        found = Standing(kind="file", mode=mode, size=len(text), digest=digest_of(BytesIO(text)))
         self._merged[found.digest] = text
         return found
 
@@ -303,7 +324,8 @@ class Restorer:
                 with self._keep({entry: aim.wanted}):
                     _must_be(entry, aim)
                     os.mkdir(entry.name, dir_fd=entry.folder)
-                    _change_mode(entry, aim.wanted.mode)
+                    _change_mode(entry, aim.wanted.mode | stat.S_IRWXU)
+                    self._modes[aim.place] = aim.wanted.mode
             else:
                 self._replace(entry, aim)
 

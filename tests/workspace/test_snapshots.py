@@ -322,6 +322,31 @@ def test_a_mode_that_someone_has_set_stays(agent: Agent, place: Path) -> None:
     assert (place / "a").read_text() == "one\n"
 
 
+def test_a_mode_that_the_agent_has_set_goes_also_where_someone_has_edited_the_file(agent: Agent, place: Path) -> None:
+    (place / "a").write_text("1\n2\n3\n4\n")
+    (place / "a").chmod(0o644)
+    agent.files().write_atomic("a", b"one\n2\n3\n4\n", mode=0o755)
+    (place / "a").write_text("one\n2\n3\nfour\n")
+    assert agent.undo().merged == ("a",)
+    assert (place / "a").read_text() == "1\n2\n3\nfour\n"
+    assert (place / "a").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="nobody keeps root from writing")
+def test_a_renamed_folder_in_which_nobody_may_write_goes_back(agent: Agent, place: Path) -> None:
+    (place / "d" / "e").mkdir(parents=True)
+    (place / "d" / "e" / "f").write_text("f\n")
+    (place / "d" / "e").chmod(0o555)
+    (place / "d").chmod(0o555)
+    before = tree(place)
+    agent.move("d", "z")
+    agent.undo()
+    there = tree(place)
+    for folder in (place / "d", place / "d" / "e"):
+        folder.chmod(0o755)
+    assert there == before
+
+
 def test_a_folder_that_someone_has_put_where_a_file_was_stays(agent: Agent, place: Path) -> None:
     (place / "a").write_text("one\n")
     agent.delete("a")
