@@ -171,6 +171,7 @@ class Restorer:
         for place in sorted(aims, key=_depth, reverse=True):
             aim = aims[place]
             if aim.now.kind == "folder" and _must_go(aim) and (others := self._others(place, aims)):
+                aim.lost = tuple(segment.before for segment in _joined(histories[place]))
                 _give_up(aim, f"the folder holds {others[0]}, which is not the task's")
         return aims
 
@@ -279,6 +280,7 @@ class Restorer:
                 aim.lost = tuple(segment.before for segment in _joined(history))
                 _give_up(aim, _words(error))
                 return aim
+        aim.lost = tuple(segment.before for segment in _joined(history))
         _give_up(aim, "it is being written by someone else")
         return aim
 

@@ -358,6 +358,18 @@ def test_a_folder_that_someone_has_put_where_a_file_was_stays(agent: Agent, plac
 
 
 @posix
+def test_a_moved_file_stands_beside_a_folder_that_has_to_stay_in_its_place(agent: Agent, place: Path) -> None:
+    (place / "a").write_text("a\n")
+    agent.move("a", "b")
+    agent.write("a/x", "agent\n")
+    (place / "a" / "x").write_text("user\n")
+    conflicts = {conflict.path: conflict.beside for conflict in agent.undo().conflicts}
+    assert conflicts == {"a": ("a.agentd-before",), "a/x": ()}
+    assert (place / "a.agentd-before").read_text() == "a\n"
+    assert not (place / "b").exists()
+    assert (place / "a" / "x").read_text() == "user\n"
+
+
 def test_a_link_that_someone_has_put_on_the_way_is_not_followed(agent: Agent, place: Path, tmp_path: Path) -> None:
     (place / "d").mkdir()
     (place / "d/a").write_text("one\n")
