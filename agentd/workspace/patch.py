@@ -169,7 +169,7 @@ def _refuse_repeated(hunks: Sequence[Hunk]) -> None:
     """A hunk that stands twice in a diff was written twice; the second may fit somewhere all the same."""
     seen: dict[object, int] = {}
     for hunk in hunks:
-        known = hunk.header is not None and _says_where(hunk)
+        known = hunk.header is not None and (hunk.header[0] == 0 or _says_where(hunk))
         first = seen.setdefault((hunk.header, tuple(hunk.lines)), hunk.number) if known else hunk.number
         if first != hunk.number:
             raise ToolFailed(f"hunk {hunk.number} of the diff is hunk {first} once more", hint="leave it out")

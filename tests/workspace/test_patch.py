@@ -246,6 +246,7 @@ REFUSED = {
     "end in the middle": ("a\nb\n", f"@@ -1,2 +1,2 @@\n-a\n+x\n{NO_END} b\n", "not the last"),
     "end that is not": ("a\nb\n", f"@@ -1,2 +1,2 @@\n a\n-b\n{NO_END}+c\n", "does not fit"),
     "hunk twice": (AMBIGUOUS, "@@ -5,2 +5,2 @@\n x\n-y\n+z\n" * 2, "is hunk 1 once more"),
+    "new file twice": ("", "@@ -0,0 +1 @@\n+a\n" * 2, "is hunk 1 once more"),
     "cut off": (OLD, DIFF[: DIFF.index(" line 6")], "may be cut off"),
     "cut off, one line": (OLD, "@@ -3,4 +3,5 @@\n line 3\n line 4\n-line 5\n+x\n", "may be cut off"),
     "mark lost": ("a\nb\n", "@@ -1,2 +1,2 @@\n-a\n+x\n-b\n+b\n", "changes nothing where it replaces 'b'"),
