@@ -817,6 +817,8 @@ def test_a_tool_knows_what_is_secret_and_half_a_secret_is_not_told_either(bench:
     )
     assert gate.call(SIMPLE, bench.scope(), "1").text == "1 known"
     command = f"nothing {'x' * (MAX_SHOWN - 28)} {known[0]}"
-    gate.call(ToolCall(tool="run_command", args={"command": command}), bench.scope(), "2")
+    with pytest.raises(NeedsApproval) as asked:
+        gate.call(ToolCall(tool="run_command", args={"command": command}), bench.scope(), "2")
+    assert "x open" not in asked.value.message
     kept = json.dumps([record.data for record in bench.audit.tail(1000)])
     assert ("nothing xxx" in kept, "x open" in kept) == (True, False)
