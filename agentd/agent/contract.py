@@ -17,6 +17,7 @@ from agentd.agent.work import Work
 from agentd.errors import BadInput, ToolFailed, ToolMisused
 from agentd.policy.commands import fold
 from agentd.policy.patterns import PatternError, path_pattern
+from agentd.tools.project import steering
 from agentd.tools.shell import parse
 from agentd.types import AccessLevel, Check, CheckKind, Plan
 from agentd.workspace.paths import Workspace
@@ -114,10 +115,11 @@ def _found(workspace: Workspace) -> dict[str, Any]:
 
 def read_project(workspace: Workspace) -> Project:
     """What the project says of itself, or `BadInput` that names the field."""
-    if workspace.stat(FILE) is None:
-        return Project()
     try:
-        project = Project.model_validate(tomllib.loads(workspace.read_bytes(FILE, MAX_BYTES).decode("utf-8-sig")))
+        text = steering(workspace, FILE, MAX_BYTES)
+        if text is None:
+            return Project()
+        project = Project.model_validate(tomllib.loads(text))
         if wrong := misplaced(project.boundaries):
             raise BadInput(f"{FILE}: boundaries: {wrong}", hint="for example src/** or *.md")
         for name, line in project.checks.items():

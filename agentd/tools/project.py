@@ -1,9 +1,9 @@
-"""What a project's own policy takes away from those who work in it."""
+"""Files by which a project steers the agent, and what its own policy takes away from those who work in it."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from agentd.errors import BadInput, PolicyError, ToolFailed
 from agentd.policy.project import FILE, MAX_BYTES, load_project
@@ -27,11 +27,10 @@ def frozen(journal: Journal, root: Path) -> str:
 
 def project_policy(root: Path) -> str:
     """What stands in the policy of the project at `root`; empty where it has none."""
-    workspace = Workspace(root)
-    if workspace.stat(FILE) is None and not workspace.is_link(FILE):
-        return ""
     try:
-        text = workspace.read_bytes(FILE, MAX_BYTES).decode("utf-8-sig")
+        text = steering(Workspace(root), FILE, MAX_BYTES)
+        if text is None:
+            return ""
         load_project(text)
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
@@ -41,3 +40,14 @@ def project_policy(root: Path) -> str:
     except PolicyError as error:
         raise BadInput(error.message, hint=error.hint) from None
     return text
+
+
+def steering(workspace: Workspace, path: str, most: int) -> str | None:
+    """The text of such a file, of `most` bytes; None where there is none.
+
+    `BadInput` for a link: the agent writes nothing below `.agentd`, but it may write to where a link leads.
+    """
+    for each in (str(PurePosixPath(path).parent), path):
+        if workspace.is_link(each):
+            raise BadInput(f"{each} is a link", hint="what steers the agent has to stand there itself")
+    return None if workspace.stat(path) is None else workspace.read_bytes(path, most).decode("utf-8-sig")

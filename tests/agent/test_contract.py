@@ -413,13 +413,20 @@ def test_a_project_s_policy_that_cannot_be_taken_ends_the_task_before_work(agent
     assert not (agent.folder / "x.txt").exists()
 
 
-def test_a_project_s_policy_is_not_read_from_elsewhere(agent, tmp_path):
-    (agent.folder / ".agentd").mkdir()
-    (tmp_path / "elsewhere.yaml").write_text("max_level: 4\n")
-    (agent.folder / ".agentd" / "policy.yaml").symlink_to(tmp_path / "elsewhere.yaml")
+@pytest.mark.parametrize("name", ["policy.yaml", "config.toml"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_what_steers_the_agent_is_not_read_through_a_link(agent, name, whole):
+    """The agent may write to where it leads, or it may be no part of the project at all."""
+    (agent.folder / "open").mkdir()
+    (agent.folder / "open" / name).write_text("")
+    if whole:
+        (agent.folder / ".agentd").symlink_to("open")
+    else:
+        (agent.folder / ".agentd").mkdir()
+        (agent.folder / ".agentd" / name).symlink_to(f"../open/{name}")
     report = agent.run(Words(one_step(), "answer", "Done."))
-    assert report.state is TaskState.DENIED
-    assert "leads out of the workspace" in report.reason
+    assert report.state is TaskState.FAILED
+    assert f".agentd{'' if whole else f'/{name}'} is a link" in report.reason
 
 
 def test_a_project_s_policy_is_frozen_when_the_task_begins(agent):
