@@ -94,8 +94,8 @@ def _end(move: Stop, seen: list[Evidence]) -> Outcome:
 
 def _denied(work: Work, chooser: Chooser, error: Denied) -> ToolResult:
     """A refusal by policy is a result that a model may learn from, but not for ever."""
-    work.denials += 1
-    if work.denials > chooser.patience:
+    work.refusals.append(error.message)
+    if len(work.refusals) > chooser.patience:
         raise error
     return _refused(f"refused by policy: {error.message}", error.hint)
 

@@ -23,8 +23,11 @@ def done(work: Work, outcomes: Sequence[Outcome], checks: Sequence[CheckResult])
     if failed or red:
         reason, _ = strike(failed[0].text, work, every) if failed else (describe(red), ())
         return ended(work, TaskState.FAILED, reason, answer=_answer(work, outcomes), checks=every)
-    state = TaskState.VERIFIED if any(map(work.verification.shows, every)) else TaskState.CLAIMED
-    return ended(work, state, "", answer=_answer(work, outcomes), checks=every)
+    if any(map(work.verification.shows, every)):
+        return ended(work, TaskState.VERIFIED, "", answer=_answer(work, outcomes), checks=every)
+    if work.refusals and not work.evidence:
+        return ended(work, TaskState.DENIED, work.refusals[-1], answer=_answer(work, outcomes), checks=every)
+    return ended(work, TaskState.CLAIMED, "", answer=_answer(work, outcomes), checks=every)
 
 
 def planned(work: Work, plan: Plan) -> Report:

@@ -85,7 +85,8 @@ class Work:
     """Tools that the task has given itself."""
     unkept: dict[str, None] = field(default_factory=dict)
     """Of these, those that an undo will leave as they are: programs changed them, and they were too much to keep."""
-    denials: int = 0
+    refusals: list[str] = field(default_factory=list)
+    """Calls that policy denied, in its words."""
     owner_said: list[str] = field(default_factory=list)
     """The goal and every answer: what a stranger's text is held against. The plan too, if it was made before any."""
     tainted: bool = False

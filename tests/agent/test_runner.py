@@ -113,6 +113,12 @@ def test_a_question_leaves_as_an_exception_for_the_worker(agent):
         agent.run(Words(one_step(), "ask", "Which file?"))
 
 
+def test_a_task_that_was_let_do_nothing_is_not_done(agent):
+    report = agent.run(Words(one_step(), "read_file", {"path": ".env"}, "answer", "I looked at it.", DONE))
+    assert (report.state, report.answer) == (TaskState.DENIED, "I looked at it.")
+    assert "fs.read .env is denied" in report.reason
+
+
 def test_policy_is_heard_twice_and_then_ends_the_task(agent):
     forbidden = ["read_file", {"path": "../secret"}]
     report = agent.run(Words(one_step("read the file"), *forbidden * 3))
