@@ -18,7 +18,7 @@ from agentd.cli.client import Client, TimedOut, home_of
 from agentd.cli.follow import Silence, follow
 from agentd.cli.inbox import post
 from agentd.cli.models import model_named
-from agentd.cli.options import Invocation, command
+from agentd.cli.options import Invocation, Seconds, command
 from agentd.cli.reach import ensure_daemon
 from agentd.cli.start import refuse_host, start_daemon, stop_daemon
 from agentd.cli.suite import SuiteTask, fresh_workspace, judge, load_suite, snapshot
@@ -44,9 +44,7 @@ class Verdict:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--kind", "kinds", metavar="K", multiple=True, help="Only tasks of this kind; may be repeated.")
 @click.option("--repeat", metavar="N", type=click.IntRange(1, 1000), default=1, help="Run each task N times (1).")
-@click.option(
-    "--timeout", metavar="S", type=click.FloatRange(0, min_open=True), default=600.0, help="Seconds for one task (600)."
-)
+@click.option("--timeout", metavar="S", type=Seconds(), default=600.0, help="Seconds for one task (600).")
 @click.option(
     "--role-model", metavar="M", help="Let this model, or GGUF file, take every role, in a daemon of its own."
 )

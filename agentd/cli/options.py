@@ -50,6 +50,19 @@ def global_options(*, hidden: bool) -> list[click.Option]:
     ]
 
 
+class Seconds(click.FloatRange):
+    """A time from `least` on. Nothing is ever later than `nan`."""
+
+    def __init__(self, least: float | None = None) -> None:
+        super().__init__(least or 0, min_open=least is None)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        seconds = super().convert(value, param, ctx)
+        if not seconds < float("inf"):
+            self.fail(f"{value!r} is no number of seconds.", param, ctx)
+        return seconds
+
+
 class Command(click.Command):
     """A command that takes the global options too."""
 

@@ -15,7 +15,7 @@ from agentd.cli.asking import may_ask, settle
 from agentd.cli.client import Client, TimedOut, task_path
 from agentd.cli.follow import ENDED, Silence, follow, view_for
 from agentd.cli.inbox import visible
-from agentd.cli.options import Invocation, command
+from agentd.cli.options import Invocation, Seconds, command
 from agentd.cli.reach import ensure_daemon
 from agentd.errors import AgentdError, BadInput, Conflict
 
@@ -72,9 +72,7 @@ _shadow = click.option(
 @_dry_run
 @_shadow
 @_council
-@click.option(
-    "--timeout", metavar="S", type=click.FloatRange(0, min_open=True), help="Cancel it after S seconds, exit 124."
-)
+@click.option("--timeout", metavar="S", type=Seconds(), help="Cancel it after S seconds, exit 124.")
 def run(
     invocation: Invocation,
     goal: tuple[str, ...],

@@ -14,7 +14,7 @@ from agentd.cli import output, times
 from agentd.cli.client import Client, TimedOut, endpoint, task_path
 from agentd.cli.council import verdict_lines
 from agentd.cli.follow import Silence, follow, plan_lines
-from agentd.cli.options import Invocation, command
+from agentd.cli.options import Invocation, Seconds, command
 
 _UNDER_WAY = ("queued", "running", "waiting")
 
@@ -69,7 +69,7 @@ def logs(invocation: Invocation, task_id: str | None, go_on: bool, tail: int | N
 
 @command("wait")
 @_ids
-@click.option("--timeout", metavar="S", type=click.FloatRange(0), help="Give up after S seconds, exit 124; they go on.")
+@click.option("--timeout", metavar="S", type=Seconds(0), help="Give up after S seconds, exit 124; they go on.")
 def wait(invocation: Invocation, ids: tuple[str, ...], timeout: float | None) -> int:
     """Wait until tasks have ended (or wait for a person).
 

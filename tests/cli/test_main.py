@@ -46,6 +46,8 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["run"], "Missing argument 'GOAL...'"),
         (["ps", "--frob"], "No such option"),
         (["run", "--level", "9", "x"], "9 is not in the range"),
+        (["run", "--timeout", "nan", "x"], "no number of seconds"),
+        (["wait", "--timeout", "inf", "x"], "no number of seconds"),
         (["tool", "frob"], "No such command 'frob'"),
     ],
 )
