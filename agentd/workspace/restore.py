@@ -154,6 +154,8 @@ class Restorer:
             aims[place] = self._tried(aims[place], histories[place], tally, _must_go, self._clear)
         for place in sorted(aims, key=_depth):
             aim = self._tried(aims[place], histories[place], tally, _must_change, self._make)
+            # Where it stands already as it did before, others may all the same have been there in between.
+            aim = self._tried(aim, histories[place], tally, _has_to_keep, lambda _: None)
             beside = dict.fromkeys(self._beside(aim.place, each, BEFORE) for each in aim.lost if aim.clash)
             self._count(replace(aim, now=first[place]), tally, tuple(filter(None, beside)))
 
@@ -414,6 +416,10 @@ def _must_go(aim: _Aim) -> bool:
 
 def _must_change(aim: _Aim) -> bool:
     return aim.wanted != aim.now
+
+
+def _has_to_keep(aim: _Aim) -> bool:
+    return bool(aim.keep)
 
 
 def _must_be(entry: Entry, aim: _Aim) -> None:

@@ -266,6 +266,7 @@ def test_policy_judges_line_by_line(fresh: Agentd) -> None:
     judged = [json.loads(line) for line in lines]
     assert [(each["input"], each["decision"]) for each in judged] == [
         ("git push", "deny"),
+        ("", "deny"),
         ("git.commit", "allow"),
         ('"open', "deny"),
     ]

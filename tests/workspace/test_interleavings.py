@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from agentd.clock import SystemClock
@@ -162,6 +162,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=STEPS)
+@example(steps=[("agent", "move", 0, 4), ("agent", "program", 4, 0), ("agent", "delete", 2, 0)])
 def test_no_line_of_a_person_is_lost(db: Database, ground: Path, steps: list[tuple[str, str, int, int]]) -> None:
     world, theirs = run(db, ground / "work", steps)
     world.agent.undo(undo=1)
