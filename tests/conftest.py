@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -37,3 +38,9 @@ def policy() -> PolicyEngine:
 def kept(pytestconfig: pytest.Config) -> Path:
     """A folder for components of WebAssembly that stays; `Component` looks at what everything in it was made of."""
     return Path(str(pytestconfig.cache.mkdir("wasm")))  # type: ignore[union-attr]
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests are there now, and stay: the garbage collector need not look through them again and again."""
+    gc.collect()
+    gc.freeze()
