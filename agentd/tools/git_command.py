@@ -97,13 +97,15 @@ def _refuse_contents(ctx: ToolContext, repository: Repository, operands: Sequenc
         if found := _COMMIT_AND_PATH.fullmatch(word):
             word = found["commit"]
             _refuse_unreadable(ctx, [found["path"]])
-        if ".." not in word and repository.run("rev-parse", "--verify", "--quiet", f"{word}^{{commit}}").code != 0:
+        # Of a range git shows commits alone; a path that goes up and down again could be any.
+        is_range = ".." in word and ":" not in word and found is None
+        if not is_range and repository.run("rev-parse", "--verify", "--quiet", f"{word}^{{commit}}").code != 0:
             raise ToolMisused(f"git show: {word!r} is no commit", hint="name a commit, or COMMIT:PATH")
 
 
 def _refuse_unreadable(ctx: ToolContext, paths: Sequence[str]) -> None:
     for path in paths:
-        if not ctx.may_read(normal(path)):
+        if ".." in path.split("/") or not ctx.may_read(normal(path)):
             raise Denied(f"policy keeps {path} from being read")
 
 

@@ -636,6 +636,7 @@ def test_looking_makes_nothing_and_shows_nothing_that_may_not_be_read(repo: Path
     assert "hidden" not in git_command(ctx, ["show", "HEAD"]).stdout
     for words in (
         *(["show", name] for name in (blob, blob[:9], tag, "HEAD:key.txt", ":key.txt", ":0:key.txt", "HEAD:./key.txt")),
+        *(["show", name] for name in (":0:./x/../key.txt", "HEAD:./x/../key.txt")),
         *(["blame", "key.txt"], ["blame", "HEAD", "--", "key.txt"], ["blame", "--contents", "key.txt", "app.py"]),
         *(["branch", "new"], ["branch", "-D", "main"], ["show", "--output=x"], ["ls-files", "-X", "key.txt"]),
         *(["show", "HEAD", blob], ["show", "HEAD", "--format=%GG"], ["rev-parse", "--git-dir"]),
